@@ -24,7 +24,7 @@ FAILURE_KINDS = (
     "damaged demonstration",
     "privacy hook failed",
     "gave up",
-    "decoder process died",
+    "worker process died",
 )
 
 

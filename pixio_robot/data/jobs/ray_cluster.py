@@ -226,7 +226,7 @@ def _check_worker(
     except RayError as error:
         worker.answer = None
         reason = str(error).strip().splitlines()[0]
-        return JobResult(worker.index, failure=f"decoder process died ({reason})"), True
+        return JobResult(worker.index, failure=f"worker process died ({reason})"), True
     if time.monotonic() - worker.last_sign_of_life > timeout_s:
         worker.answer = None
         attempts[worker.index] = ATTEMPTS  # it would hang again

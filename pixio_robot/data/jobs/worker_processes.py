@@ -132,9 +132,7 @@ def _receive_message(worker: _Worker, on_progress: Callable[[float], None]) -> J
         kind, value = worker.connection.recv()
     except (EOFError, OSError):
         worker.process.join()
-        return JobResult(
-            _job_index(worker), failure=f"decoder process died ({_describe_exit(worker.process.exitcode)})"
-        )
+        return JobResult(_job_index(worker), failure=f"worker process died ({_describe_exit(worker.process.exitcode)})")
     worker.last_sign_of_life, worker.begun = time.monotonic(), True
     if kind == "progress":
         on_progress(value)

@@ -113,7 +113,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_file(
     assert report.failed == 2
     assert frames_by_file(tmp_path / "out") == {"a.mp4": 4, "d.mp4": 4}
     assert {line["id"]: line["reason"] for line in read_failures(str(tmp_path / "out"))} == {
-        "b_crash.mp4": "decoder process died (SIGSEGV)",
+        "b_crash.mp4": "worker process died (SIGSEGV)",
         "c_hang.mp4": "gave up after 5 s without progress",
     }
     # They are tried again when there is a reason to: here, that a file came in.

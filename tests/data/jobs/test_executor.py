@@ -94,8 +94,8 @@ def test_accidents_cost_one_job_each(job, tmp_path: Path) -> None:
         "c": ["C"],
         "slow": ["SLOW"],  # longer than the limit, but it kept reporting
         "die_once": ["DIE_ONCE"],
-        "die": ["decoder process died (SIGSEGV)"],
-        "exit": ["decoder process died (exit code 3)"],
+        "die": ["worker process died (SIGSEGV)"],
+        "exit": ["worker process died (exit code 3)"],
         "hang": ["gave up after 3 s without progress"],
         "raise": ["ZeroDivisionError: no"],
     }
@@ -172,7 +172,7 @@ def test_accidents_on_a_cluster_of_two_machines_cost_one_job_each(
     nodes = found.pop("node")
     assert len(nodes) == 6
     assert set(nodes) == {node["NodeID"] for node in ray_cluster}
-    assert found.pop("die")[0].startswith("decoder process died")
+    assert found.pop("die")[0].startswith("worker process died")
     assert found == {
         "a": ["A"],
         "b": ["B"],
