@@ -10,7 +10,7 @@ import dataclasses
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -65,24 +65,11 @@ def run_jobs(
             for worker in [worker for worker in pool if worker.index is None and not worker.process.is_alive()]:
                 if waiting:  # the process died between jobs: the next job is not to blame
                     _replace_worker(pool, worker, job)
-            for worker in pool:
-                if worker.index is None and waiting:
-                    worker.index = waiting.popleft()
-                    attempts[worker.index] += 1
-                    worker.last_sign_of_life = time.monotonic()
-                    with contextlib.suppress(OSError):  # it has just died, which `_receive_message` finds
-                        worker.connection.send(arguments[worker.index])
+            _assign_jobs(pool, waiting, arguments, attempts)
             busy = [worker for worker in pool if worker.index is not None]
             ready = set(wait([worker.connection for worker in busy], timeout=min(1.0, timeout_s / 4)))
             for worker in busy:
-                outcome = None
-                if worker.connection in ready:
-                    outcome = _receive_message(worker, on_progress)
-                elif _is_hung(worker, timeout_s):
-                    worker.process.kill()
-                    worker.process.join()
-                    outcome = JobResult(_job_index(worker), failure=f"gave up after {timeout_s:g} s without progress")
-                    attempts[outcome.index] = ATTEMPTS  # it would hang again
+                outcome = _check_worker(worker, ready, timeout_s, on_progress, attempts)
                 if outcome is None:
                     continue
                 worker.index = None
@@ -114,6 +101,35 @@ def _stop_worker(worker: _Worker) -> None:
     worker.process.join()
     worker.process.close()
     worker.connection.close()
+
+
+def _assign_jobs(pool: Sequence[_Worker], waiting: deque[int], arguments: Sequence[Any], attempts: list[int]) -> None:
+    for worker in pool:
+        if worker.index is None and waiting:
+            worker.index = waiting.popleft()
+            attempts[worker.index] += 1
+            worker.last_sign_of_life = time.monotonic()
+            with contextlib.suppress(OSError):  # it has just died, which `_receive_message` finds
+                worker.connection.send(arguments[worker.index])
+
+
+def _check_worker(
+    worker: _Worker,
+    ready: Collection[Any],
+    timeout_s: float,
+    on_progress: Callable[[float], None],
+    attempts: list[int],
+) -> JobResult | None:
+    """The outcome of a busy worker's job; None while it runs. A worker that hangs is killed."""
+    if worker.connection in ready:
+        return _receive_message(worker, on_progress)
+    if not _is_hung(worker, timeout_s):
+        return None
+    worker.process.kill()
+    worker.process.join()
+    index = _job_index(worker)
+    attempts[index] = ATTEMPTS  # it would hang again
+    return JobResult(index, failure=f"gave up after {timeout_s:g} s without progress")
 
 
 def _is_hung(worker: _Worker, timeout_s: float) -> bool:
