@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 
+from pixio_robot.data.actions.find_poses import check_world_frame, find_action_poses, find_state_pose
 from pixio_robot.data.actions.pose_columns import PoseColumns, find_pose_columns
-from pixio_robot.data.demos.editing.convert_actions import check_world_frame, find_action_poses, find_state_pose
 from pixio_robot.data.stats import Range
 from pixio_robot.errors import UserError
 from pixio_robot.types import DemoSpec

@@ -20,8 +20,8 @@ from envs.robosuite.controller import reset_controllers
 from envs.seeding import global_seed
 from envs.spec import make_env_spec
 from envs.validation import check_finite_vector
+from pixio_robot.data.actions.find_poses import is_in_world_frame
 from pixio_robot.data.actions.named_columns import group_columns_by_key
-from pixio_robot.data.demos.editing.convert_actions import is_in_world_frame
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import Frame
 

@@ -12,7 +12,8 @@ from collections.abc import Container, Mapping, Sequence
 
 import h5py
 
-from pixio_robot.data.demos.editing.convert_actions import ABSOLUTE, DELTA, state_keys_for_conversion
+from pixio_robot.data.actions.find_poses import state_keys_for_conversion
+from pixio_robot.data.demos.editing.convert_actions import ABSOLUTE, DELTA
 from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import join_task_names, multi_task_note
 from pixio_robot.interop.hdf5 import get_dataset, read_dataset
