@@ -171,6 +171,26 @@ def test_a_run_that_fails_fails_the_sweep(
     assert "demos" in capsys.readouterr().err
 
 
+def test_every_run_that_fails_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    errors = {1: UserError("one"), 2: UserError("two"), 3: RuntimeError("three")}
+
+    def run(command: CollectCommand) -> int:
+        if command.episodes in errors:
+            raise errors[command.episodes]
+        return 0
+
+    with pytest.raises(UserError, match="one"):
+        run_command_line("collect", CollectCommand, run, ["-m", "run=.", "episodes=1,2,3,4,-1"])
+    told = capsys.readouterr().err
+    assert "pixio-robot: this run failed: two" in told
+    assert "RuntimeError: three" in told
+    assert "this run failed: episodes=-1" in told
+    assert "failed: one" not in told, "the caller prints what is raised"
+
+
 CALLBACK = "{hydra: {callbacks: {x: {_target_: builtins.print}}}}"
 HANDLER = "{version: 1, handlers: {x: {(): subprocess.getoutput, cmd: touch ran}}, root: {handlers: [x]}}"
 FINE = "{loop: {steps: 2}}"

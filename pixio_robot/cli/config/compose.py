@@ -12,6 +12,8 @@ import importlib.util
 import math
 import re
 import signal
+import sys
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -141,17 +143,33 @@ def _help(command: str, schema: type, words: list[str]) -> str:
     return help_text(command, schema, words, composed, chosen, config_directory())
 
 
+def _print_failure(error: Exception, command: str) -> None:
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        error = to_user_error(error, command, [], [])
+    if isinstance(error, UserError):
+        print(f"pixio-robot: this run failed: {error}", file=sys.stderr, flush=True)
+    else:
+        traceback.print_exception(error)
+
+
 def _sweep(command: str, schema: type, function: Callable[[Any], int], arguments: list[str]) -> int:
     """One run per combination of the comma-separated values; returns the highest exit code."""
     ConfigStore.instance().store(name=f"{command}_schema", node=schema)
     codes = [0]
+    failures: list[Exception] = []
     launcher = next((word for word in arguments if word.startswith("hydra/launcher=")), "")
     if any(name in launcher for name in ("slurm", "submitit")) and importlib.util.find_spec("submitit") is None:
         raise UserError(f"{launcher} needs submitit: pip install 'pixio-robot[slurm]'.")
 
     def job(composed: DictConfig) -> None:
         remember_command([command, *arguments])  # a launcher may run this in another process
-        codes.append(function(to_dataclass(command, composed)))
+        try:
+            codes.append(function(to_dataclass(command, composed)))
+        except Exception as error:
+            if failures:  # Hydra raises the first after the last run, and says nothing of the others
+                _print_failure(error, command)
+            failures.append(error)
+            raise
         if codes[-1] == INTERRUPTED:
             raise SignalInterrupt(signal.SIGINT)  # otherwise the next combination would start
 
