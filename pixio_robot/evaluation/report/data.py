@@ -192,6 +192,8 @@ def _read_evaluations(run_dirs: Sequence[Path], stale: Collection[Path]) -> tupl
     finished.sort(key=lambda evaluation: (-evaluation.summary.rate, evaluation.summary.name))
     details: list[Callable[[Evaluation], str]] = [
         lambda evaluation: evaluation.summary.policy,
+        lambda evaluation: evaluation.summary.acting,
+        lambda evaluation: evaluation.summary.sight,
         lambda evaluation: evaluation.directory.name,
     ]
     if len(run_dirs) > 1:
@@ -213,7 +215,7 @@ def _make_titles_unique(
             for title, evaluation in zip(titles, evaluations, strict=True)
         ]
     return [
-        dataclasses.replace(evaluation, title=f"{label} ({', '.join(added)})" if added else label)
+        dataclasses.replace(evaluation, title=f"{label} ({', '.join(filter(None, added))})" if any(added) else label)
         for (label, *added), evaluation in zip(titles, evaluations, strict=True)
     ]
 

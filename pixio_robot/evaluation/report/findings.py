@@ -158,7 +158,18 @@ def p_text(p_value: float) -> str:
     return f"p = {p_value:.2g}" if p_value < 0.1 else f"p = {p_value:.2f}"
 
 
+def _how(evaluation: Evaluation) -> str:
+    """How the policy acted, and how it was told what it sees."""
+    return ", ".join(filter(None, (evaluation.summary.acting, evaluation.summary.sight)))
+
+
 def _sentence(comparison: Comparison) -> str:
+    ways = _how(comparison.first), _how(comparison.second)
+    note = "" if ways[0] == ways[1] else f" They acted differently: {ways[0] or 'unknown'}; {ways[1] or 'unknown'}."
+    return _verdict_sentence(comparison) + note
+
+
+def _verdict_sentence(comparison: Comparison) -> str:
     first, second = rate_text(comparison.first), rate_text(comparison.second)
     if comparison.paired is None:
         return f"{first} and {second} cannot be compared ({comparison.reason.split(':')[0]})."
@@ -180,11 +191,12 @@ def _is_reference(evaluation: Evaluation, encoder: str) -> bool:
 
 def _find_reference(evaluation: Evaluation, evaluations: Sequence[Evaluation], encoder: str) -> Evaluation | None:
     """The reference with the same kind of policy, or else the first; if there are several, prefer the same environment,
-    then the same training seed, never the best score."""
+    then one that acted in the same way, then the same training seed, never the best score."""
     references = [candidate for candidate in evaluations if _is_reference(candidate, encoder)]
     same = [candidate for candidate in references if candidate.summary.policy == evaluation.summary.policy]
     here = [candidate for candidate in same or references if same_environment(candidate.summary, evaluation.summary)]
     left = here or same or references
+    left = [candidate for candidate in left if _how(candidate) == _how(evaluation)] or left
     same_seed = [candidate for candidate in left if candidate.summary.training_seed == evaluation.summary.training_seed]
     return next(iter(same_seed or left), None)
 

@@ -263,6 +263,31 @@ def test_no_headline_holds_one_method_against_another(tmp_path, make_spec):
     assert comparison_tables(inputs)[0].rows[0].verdict == "worse"
 
 
+def test_a_pair_acts_alike_if_it_can_and_the_headline_says_if_not(tmp_path, make_spec):
+    less_noise = "8 actions of each chunk, noise_scale 0.5"
+    for name, encoder, successes, acting in (
+        ("pixio", "pixio", 60, "8 actions of each chunk"),
+        ("pixio-half", "pixio", 70, less_noise),
+        ("random", "random", 50, "8 actions of each chunk"),
+        ("random-half", "random", 40, less_noise),
+        ("blind", "none", 5, "8 actions of each chunk"),
+        ("blind-asked", "none", 6, "8 actions of each chunk"),
+    ):
+        sight = "task='lift'" if name == "blind-asked" else ""
+        path = write_evaluation(tmp_path, make_spec(), encoder, successes, acting=acting, sight=sight)
+        path.rename(path.with_name(name))
+    inputs = collect_inputs(tmp_path)
+    titles = {each.directory.name: each.title for each in inputs.evaluations}
+    assert titles["pixio-half"] == f"Frozen Pixio ({less_noise})"
+    assert (titles["blind"], titles["blind-asked"]) == ("No vision", "No vision (task='lift')")
+    pairs = {row.first.directory.name: row.second.directory.name for row in comparison_tables(inputs)[0].rows}
+    assert pairs == {"pixio": "random", "pixio-half": "random-half", "blind": "random", "blind-asked": "random"}
+    told = [sentence for sentence in headlines(inputs) if "acted differently" in sentence]
+    assert len(told) == 1
+    assert told[0].startswith(f"Frozen Pixio ({less_noise}) 70/100")
+    assert f"They acted differently: {less_noise}; 8 actions of each chunk" in told[0]
+
+
 def test_other_environments_and_other_seeds_are_not_compared(tmp_path, make_spec):
     write_evaluation(tmp_path, make_spec(), "pixio", 60)
     write_evaluation(tmp_path, make_spec(render_quality="fast"), "random", 50)
