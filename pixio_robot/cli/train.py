@@ -92,7 +92,7 @@ def _train(command: TrainCommand) -> FitResult:
 
     device, processes, seed = pick_device(command.device), current_processes(), command.loop.seed
     history = read_training_history(command.initial_policy)
-    data = open_demonstrations(command, command.validation_share, seed, history.episodes or ())
+    data = open_demonstrations(command, command.validation_share, seed, history.episodes or (), history.goals)
     for note in _data_warnings(command, data, history) if processes.is_main else ():
         print(f"train: {note}", flush=True)
     learned = history.extra(data.learned, data.seeds)

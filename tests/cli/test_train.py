@@ -33,6 +33,7 @@ from pixio_robot.vision.pixio import PixioEncoder
 from pixio_robot.vision.weights.formats import WeightFormat, save_encoder_as
 from policies.acting import ActingConfig
 from policies.persistence import load_policy, read_policy_config
+from policies.player import PolicyPlayer
 
 TINY = "encoder=random encoder.encoder.size=micro encoder.encoder.patch=8 encoder.encoder.resize=16"
 SHORT = "loop.steps=4 loop.log_every=2 batch_size=4 validation_every=2 validation_batches=1 device=cpu"
@@ -321,6 +322,22 @@ def test_goals_of_a_file_go_along(demos: Path, tmp_path: Path) -> None:
     (tmp_path / "goals.json").write_text(json.dumps({"Test": [0.1, 0.2, 0.3], "Later": [1, 1, 1]}))
     out = run(demos, tmp_path / "run", f"goals={tmp_path}/goals.json", policy="flow")
     assert load_policy(out / "model").goals["Later"] == [1.0, 1.0, 1.0]
+
+
+def test_what_the_initial_policy_is_told_of_each_task_stays(demos: Path, other_task: Path, tmp_path: Path) -> None:
+    blind = {"encoder": "encoder=none"}
+    first = run(f"[{demos},{other_task}]", tmp_path / "first", "optim.lr=1e-2", "loop.steps=20", **blind)
+    start = [f"initial_policy={first}", "optim.lr=1e-12"]
+    swapped = run(f"[{other_task},{demos}]", tmp_path / "swapped", *start, **blind)
+    one = run(other_task, tmp_path / "one", *start, **blind)
+    frame = Frame({}, np.zeros(3, np.float32))
+    for task in ("Test", "Other"):
+        before, *after = (PolicyPlayer(out / "model", task=task).act(frame) for out in (first, swapped, one))
+        np.testing.assert_allclose(after, [before, before], atol=1e-5)
+    third = DemoStore.create(tmp_path / "third", dataclasses.replace(SPEC, task="Third"))
+    third.append(make_episode(70))
+    with pytest.raises(UserError, match=r"trained on the tasks 'Test', 'Other', and not on 'Third': .* goals="):
+        run(f"[{demos},{third.path}]", tmp_path / "no", *start, **blind)
 
 
 def test_mistakes_are_named(demos: Path, other_task: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ class DataSettings:
     """Sampling weight of each store in `data`; normalised to sum to 1. null: proportional to its number of windows."""
     goals: str | None = None
     """File with a goal vector for each task (.json or .safetensors, task -> numbers), such as embeddings of language
-    instructions. null: with several tasks, the policy learns an embedding of each."""
+    instructions. null: those of `initial_policy`; without, the policy learns an embedding of each of several tasks."""
     tell_task: bool = True
     """Condition a multi-task policy on the task. false: treat all tasks as one, for example when they are different
     wordings of the same task."""

@@ -92,10 +92,14 @@ class Demonstrations:
 
 
 def open_demonstrations(
-    settings: DataSettings, validation_share: float, seed: int, learned: Collection[str] = ()
+    settings: DataSettings,
+    validation_share: float,
+    seed: int,
+    learned: Collection[str] = (),
+    initial_goals: Goals | None = None,
 ) -> Demonstrations:
     """`learned`: content hashes of episodes (`pixio_robot.data.demos.episode_hash`) that must not be held out, because
-    the initial policy was trained on them.
+    the initial policy was trained on them. `initial_goals`: what that policy is told of each task, which stays.
 
     Raises UserError for empty or incompatible stores, for goals that do not match the tasks, if episodes are to be
     held out but all are in `learned`, and for settings that leave none to train on.
@@ -123,6 +127,15 @@ def open_demonstrations(
     goal_vectors: Goals = {}
     if settings.goals is not None:
         goal_vectors = read_goals(settings.goals, tasks)
+    elif tell_task and initial_goals:
+        # One-hot goals of these demonstrations could give a task the vector that was another one's.
+        goal_vectors = dict(initial_goals)
+        if unknown := [task for task in tasks if task not in goal_vectors]:
+            raise UserError(
+                f"initial_policy was trained on the tasks {', '.join(map(repr, goal_vectors))}, and not on "
+                f"{', '.join(map(repr, unknown))}: give it a vector for each task with goals=, or leave out "
+                "initial_policy."
+            )
     elif tell_task and len(tasks) > 1:
         goal_vectors = one_hot_goals(tasks)
     return Demonstrations(

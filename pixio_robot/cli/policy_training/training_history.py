@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pixio_robot.cli.policy_directory import policy_directory
+from pixio_robot.data.goals import Goals
 
 EPISODES, SEEDS = "learned", "train_seeds"
 """Keys of a saved policy's `extra`."""
@@ -15,10 +16,11 @@ EPISODES, SEEDS = "learned", "train_seeds"
 @dataclass(frozen=True)
 class TrainingHistory:
     """episodes: content hashes (`data.demos.episode_hash`) of the training episodes; None if the policy does not record
-    them. seeds: all seeds in its stores, including those of held-out episodes."""
+    them. seeds: all seeds in its stores, including those of held-out episodes. goals: what it is told of each task."""
 
     episodes: frozenset[str] | None = frozenset()
     seeds: Sequence[int] = field(default_factory=list)
+    goals: Goals = field(default_factory=dict)
 
     def extra(self, episodes: Iterable[str], seeds: Iterable[int]) -> dict[str, Any]:
         """Entries for `extra` of a policy that started from this one and was trained on these episodes too."""
@@ -31,5 +33,7 @@ def read_training_history(policy: str | None) -> TrainingHistory:
         return TrainingHistory()
     from policies.persistence import read_policy_config
 
-    extra = read_policy_config(policy_directory(policy))["extra"]
-    return TrainingHistory(frozenset(extra[EPISODES]) if EPISODES in extra else None, extra.get(SEEDS, []))
+    description = read_policy_config(policy_directory(policy))
+    extra = description["extra"]
+    episodes = frozenset(extra[EPISODES]) if EPISODES in extra else None
+    return TrainingHistory(episodes, extra.get(SEEDS, []), description.get("goals", {}))
