@@ -78,10 +78,10 @@ class NoiseSchedule(nn.Module):
         signal_b11 = self.signal[steps_b][:, None, None]
         return signal_b11.sqrt() * noise_bna - (1 - signal_b11).sqrt() * x_bna
 
-    def inference_steps(self, count: int) -> list[int]:
-        """`count` evenly spaced steps in descending order, ending at 0 (diffusers' `leading` spacing)."""
-        stride = self.num_steps // count
-        return [index * stride for index in reversed(range(count))]
+    def trailing_steps(self, count: int) -> list[int]:
+        """`count` evenly spaced steps in descending order, from the last one (diffusers' `trailing` spacing): sampling
+        starts from pure noise, which an earlier step does not expect (Lin et al., WACV 2024, sec. 3.3)."""
+        return [round(self.num_steps * left / count) - 1 for left in range(count, 0, -1)]
 
     def linspace_steps(self, count: int) -> list[int]:
         """`count` steps in descending order from the last one, with the sample itself as step 0 (diffusers'

@@ -30,14 +30,14 @@ def run_sampler(
 
     match sampler:
         case "ddpm":
-            steps = schedule.inference_steps(schedule.num_steps)
+            steps = schedule.trailing_steps(schedule.num_steps)
             # All at once: drawing and copying to the device in every step would make a GPU wait for the host.
             step_noise = noise.normal(len(steps), *shape)
             for index, step in enumerate(steps):
                 noisy = schedule.ddpm(predict(step, noisy), noisy, step, step_noise[:, index])
             return noisy
         case "ddim":
-            steps = schedule.inference_steps(count)
+            steps = schedule.trailing_steps(count)
             for step, next_step in zip(steps, [*steps[1:], None], strict=True):
                 noisy = schedule.ddim(predict(step, noisy), noisy, step, next_step)
             return noisy

@@ -47,9 +47,9 @@ def test_squared_cosine_signal_is_the_cosine():
 def test_ddim_with_a_perfect_network_returns_the_sample(prediction, count):
     schedule = make_schedule(prediction=prediction, clip_sample=False)
     x, noise = torch.rand(SHAPE) * 2 - 1, torch.randn(SHAPE)
-    steps = schedule.inference_steps(count)
+    steps = schedule.trailing_steps(count)
     assert len(steps) == count
-    assert steps[-1] == 0
+    assert steps[0] == 99
     noisy = schedule.add_noise(x, noise, torch.full((3,), steps[0]))
     for step, next_step in zip(steps, [*steps[1:], None], strict=True):
         if next_step is not None:
@@ -80,10 +80,10 @@ def test_agrees_with_diffusers(betas, prediction, clip):
     diffusers = pytest.importorskip("diffusers")
     common = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": betas, "prediction_type": prediction}
     common |= {"num_train_timesteps": 100, "clip_sample": clip}
-    ddim, ddpm = diffusers.DDIMScheduler(**common), diffusers.DDPMScheduler(**common)
+    ddim, ddpm = diffusers.DDIMScheduler(**common, timestep_spacing="trailing"), diffusers.DDPMScheduler(**common)
     ours = make_schedule(betas=betas, prediction=prediction, clip_sample=clip)
-    ddim.set_timesteps(16)
-    steps = ours.inference_steps(16)
+    ddim.set_timesteps(20)
+    steps = ours.trailing_steps(20)
     assert steps == ddim.timesteps.tolist()
     for step, next_step in zip(steps, [*steps[1:], None], strict=True):
         predicted, noisy = torch.randn(SHAPE), torch.randn(SHAPE)
@@ -99,15 +99,18 @@ def test_agrees_with_diffusers(betas, prediction, clip):
 @pytest.mark.parametrize("betas", BETAS)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("train_steps", [50, 1000])
-@pytest.mark.parametrize("count", [1, 2, 7, 16])
-@pytest.mark.parametrize("sampler", ["ddim", "dpm_solver"])
+@pytest.mark.parametrize(
+    ("sampler", "count"),
+    # DDIM of diffusers assumes counts that divide the number of steps.
+    [*(("ddim", count) for count in (1, 2, 5, 25)), *(("dpm_solver", count) for count in (1, 2, 7, 16))],
+)
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_whole_samples_agree_with_diffusers(betas, prediction, train_steps, count, sampler):
     diffusers = pytest.importorskip("diffusers")
     common = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": betas, "prediction_type": prediction}
     common["num_train_timesteps"] = train_steps
     if sampler == "ddim":
-        theirs = diffusers.DDIMScheduler(**common, clip_sample=False)
+        theirs = diffusers.DDIMScheduler(**common, clip_sample=False, timestep_spacing="trailing")
     else:
         theirs = diffusers.DPMSolverMultistepScheduler(**common)
     weight = 0.4 * torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
@@ -123,6 +126,22 @@ def test_whole_samples_agree_with_diffusers(betas, prediction, train_steps, coun
     for step in theirs.timesteps:
         expected = theirs.step(denoise(expected, step.expand(2)), step, expected).prev_sample
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm_solver"])
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 34, 51, 60, 99])
+def test_any_number_of_steps_gives_the_mean_of_the_data(sampler, count):
+    """With the exact denoiser of data from N(mean, deviation^2): E[x | noisy], by Bayes' rule on two Gaussians."""
+    mean, deviation, schedule = 0.5, 0.2, make_schedule(prediction="sample")
+
+    def denoise(noisy, steps):
+        signal = schedule.signal[steps][:, None, None]
+        gain = deviation**2 * signal.sqrt() / (deviation**2 * signal + 1 - signal)
+        return mean + gain * (noisy - signal.sqrt() * mean)
+
+    samples = run_sampler(sampler, schedule, denoise, RowNoise(range(500), torch.zeros(500)), (4, 3), count)
+    assert samples.mean().item() == pytest.approx(mean, abs=0.02)
+    assert samples.std().item() < 1.1 * deviation
 
 
 def test_ddpm_draws_fresh_noise_in_every_step():
