@@ -35,7 +35,7 @@ class DiffusionConfig(GenerativeConfig):
     """Last beta of the `linear` schedule."""
     prediction: str = one_of("sample", PREDICTIONS)
     """What the network predicts: the clean chunk (sample), the noise (epsilon), or the velocity (v_prediction).
-    Diffusion policy was published with epsilon; sample takes far fewer updates (docs/policies.md, and Ze et al., RSS
+    Diffusion policy was published with epsilon; sample takes far fewer updates (docs/results.md, and Ze et al., RSS
     2024, 3D Diffusion Policy)."""
     clip_sample: bool = True
     """Clip the predicted clean chunk to [-1, 1] in every sampling step; needs action_normalisation=min_max."""
