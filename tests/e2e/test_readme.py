@@ -1,4 +1,4 @@
-"""The README's commands, word for word."""
+"""The README's commands, word for word; links of all pages."""
 
 import os
 import re
@@ -35,10 +35,11 @@ def test_the_scripts_it_names_exist() -> None:
     assert all(os.access(README.parent / script, os.X_OK) for script in scripts)
 
 
-def test_the_files_and_headings_it_links_to_exist() -> None:
-    for link in re.findall(r"\]\((?!http)([^)]+)\)", README.read_text()):
+@pytest.mark.parametrize("page", [README, *sorted((README.parent / "docs").glob("*.md"))], ids=lambda page: page.name)
+def test_the_files_and_headings_that_pages_link_to_exist(page: Path) -> None:
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", page.read_text()):
         name, _, heading = link.partition("#")
-        path = README.parent / name
+        path = page.parent / name if name else page
         assert path.is_file(), link
         headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE) if heading else [""]
         # As hosts of repositories make anchors of headings.
