@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pixio_robot.cli.evaluation_target import RANDOM
+from pixio_robot.cli.policy_directory import BEST, TRIALS
 from pixio_robot.cli.relevant_settings import drop_unused_settings
 from pixio_robot.cli.stages.fingerprint import fingerprint_content
 from pixio_robot.cli.stages.stage import stamp_path
@@ -13,7 +14,8 @@ from pixio_robot.cli.stale_evaluations import candidate_policy_paths, relocated
 from pixio_robot.evaluation.sweep.collect import CONTENTS, INITIAL_POLICY, SEED_SETTINGS
 from pixio_robot.files import read_json
 
-GIVEN = "given"
+GIVEN, LAST = "given", "last"
+_KEPT = ((BEST,), (TRIALS,))
 _NOT_OF_THE_START = SEED_SETTINGS | {"label", CONTENTS}
 
 
@@ -21,7 +23,8 @@ def training_settings(evaluation: Path) -> dict[str, Any] | None:
     """Training settings of the evaluated policy; empty for random actions, None if no stamp records them.
 
     `initial_policy` is not a path, in which there often is a seed, but says whether there was one; how that was trained
-    follows as `initial_policy.optim.lr` and so on. `CONTENTS` is what was at the other paths.
+    follows as `initial_policy.optim.lr` and so on. `CONTENTS` is what was at the other paths. `checkpoint` tells the
+    last policy of a training from those that it kept for their results, in `best` and `trials`.
     """
     stamp = stamp_path(evaluation)
     if not stamp.is_file():
@@ -39,7 +42,8 @@ def _settings_of_policy(policy: Path) -> dict[str, Any] | None:
     for directory in (policy, *policy.parents):
         stamp = stamp_path(directory) if directory.name else None
         if stamp is not None and stamp.is_file() and (stage := read_json(stamp))["stage"] == "train":
-            return _with_initial_policy(stage, directory)
+            place = policy.relative_to(directory).parts[:1]
+            return {**_with_initial_policy(stage, directory), "checkpoint": place[0] if place in _KEPT else LAST}
     return None
 
 

@@ -127,11 +127,18 @@ def test_policies_that_started_from_others_are_told_apart_but_not_by_their_seeds
     for seed in (0, 1):
         for rate in (0.1, 0.2):
             train(f"head-{rate}-{seed}", **{"seed": seed, "optim.lr": rate, "initial_policy": None})
-        for name, start in (("scratch", None), ("tuned", f"old/head-0.1-{seed}"), ("other", f"old/head-0.2-{seed}")):
-            train(f"{name}-{seed}", seed=seed, initial_policy=start)
+        for name, start in (
+            ("scratch", None),
+            ("scratch-best", None),
+            ("tuned", f"old/head-0.1-{seed}"),
+            ("other", f"old/head-0.2-{seed}"),
+        ):
+            policy = f"{name}-{seed}" if name != "scratch-best" else f"scratch-{seed}/best/step_{seed}"
+            if name != "scratch-best":
+                train(policy, seed=seed, initial_policy=start)
             evaluation = Path("old/evaluations", f"{name}-{seed}")
             write_evaluation(evaluation, fingerprint=str(evaluation), training_seed=seed)
-            settings = {"checkpoint": f"old/{name}-{seed}"}
+            settings = {"checkpoint": f"old/{policy}"}
             write_json(stamp_path(evaluation), {"stage": "evaluate", "out": str(evaluation), "settings": settings})
     monkeypatch.setattr("pixio_robot.cli.report.find_stale_evaluations", lambda _: [])
     Path("old").rename("new")
@@ -139,9 +146,10 @@ def test_policies_that_started_from_others_are_told_apart_but_not_by_their_seeds
     printed = capsys.readouterr().out
     rows = [line.split(": ")[1] for line in printed.splitlines() if "training seeds" in line]
     assert sorted(rows) == [
-        "BC (bc, initial_policy=given, initial_policy.optim.lr=0.1)",
-        "BC (bc, initial_policy=given, initial_policy.optim.lr=0.2)",
-        "BC (bc, initial_policy=–, initial_policy.optim.lr=–)",
+        "BC (bc, checkpoint=best, initial_policy=–, initial_policy.optim.lr=–)",
+        "BC (bc, checkpoint=last, initial_policy=given, initial_policy.optim.lr=0.1)",
+        "BC (bc, checkpoint=last, initial_policy=given, initial_policy.optim.lr=0.2)",
+        "BC (bc, checkpoint=last, initial_policy=–, initial_policy.optim.lr=–)",
     ]
 
 
