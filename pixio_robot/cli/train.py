@@ -136,7 +136,7 @@ def _train(command: TrainCommand) -> FitResult:
 
 def _data_warnings(command: TrainCommand, data: Demonstrations, history: TrainingHistory) -> Iterator[str]:
     """What to know before training."""
-    from pixio_robot.cli.policy_training.data_warnings import data_warnings
+    from pixio_robot.cli.policy_training.data_warnings import data_warnings, untrained_tasks_warning
 
     if history.episodes is None and (command.validation_share or command.selects_validation):
         yield (
@@ -147,6 +147,8 @@ def _data_warnings(command: TrainCommand, data: Demonstrations, history: Trainin
         kept = sum(len(source.training) for source in data.sources)
         held_out = sum(len(source.held_out) for source in data.sources)
         yield f"{kept} episodes to train on, {held_out} held out"
+    if data.goals and (note := untrained_tasks_warning(data.sources)):
+        yield note
     yield from data_warnings(data.sources, command.policy)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from pixio_robot.cli.policy_training.data_split import DemoSource
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.windows import Windows
+from pixio_robot.errors import format_names
 from policies.config import PolicyConfig
 
 SAMPLED_WINDOWS = 2000
@@ -24,6 +25,20 @@ def data_warnings(sources: Sequence[DemoSource], policy: PolicyConfig) -> list[s
     warnings += [_duplicates_warning(source) for source in sources]
     lengths = [source.store.lengths[list(source.training)] for source in used]
     return [note for note in [*warnings, _padding_warning(np.concatenate(lengths), policy)] if note]
+
+
+def untrained_tasks_warning(sources: Sequence[DemoSource]) -> str:
+    """Note on tasks of which the random share holds out every episode; empty if there are none."""
+    trained = {source.tasks[number] for source in sources for number in source.training}
+    held_out = [source.tasks[number] for source in sources for number in source.held_out]
+    untrained = [task for task in dict.fromkeys(held_out) if task not in trained]
+    if not untrained:
+        return ""
+    return (
+        f"every episode of {format_names([repr(task) for task in untrained])} is held out, so the policy can be asked "
+        "for it but does not learn it. Take another seed or a smaller validation_share, or name the episodes to hold "
+        "out with validation_where=."
+    )
 
 
 def _failure_warning(store: DemoStore, episodes: Iterable[int]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from demo_data import SPEC, make_episode, make_store
 
 from pixio_robot.cli.policy_training.data_split import DemoSource
-from pixio_robot.cli.policy_training.data_warnings import data_warnings
+from pixio_robot.cli.policy_training.data_warnings import data_warnings, untrained_tasks_warning
 from pixio_robot.data.demos.store import DemoStore
 from policies.act import ACTConfig
 from policies.config import PolicyConfig
@@ -49,3 +49,14 @@ def test_a_horizon_beyond_the_episodes_is_told_with_one_that_would_do(tmp_path: 
 def test_nothing_is_said_of_a_horizon_that_most_episodes_have(tmp_path: Path) -> None:
     store = make_store(tmp_path / "demos", 2)
     assert not any("horizon" in note for note in data_warnings([trained_on(store, [0, 1])], PolicyConfig(horizon=2)))
+
+
+def test_a_task_whose_only_episodes_are_held_out_is_told(tmp_path: Path) -> None:
+    store = store_of(tmp_path / "demos", [1, 3, 5], 20)
+
+    def source(training: list[int], held_out: list[int]) -> DemoSource:
+        tasks = ["often", "often", "once"]
+        return DemoSource(store=store, hashes=[], tasks=tasks, trainable=True, training=training, held_out=held_out)
+
+    assert "every episode of 'once' is held out" in untrained_tasks_warning([source([0, 1], [2])])
+    assert untrained_tasks_warning([source([0, 1], [2]), source([2], [0, 1])]) == ""
