@@ -29,6 +29,7 @@ from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.name_mapping import NameMapping, NameMappingConfig, map_names, suggest_name_mapping
 from pixio_robot.evaluation.results import EPISODES, EvaluationSummary
 from pixio_robot.evaluation.sequential import StopRule
+from pixio_robot.observation_checks import check_task
 from pixio_robot.progress import Progress
 from pixio_robot.types import Actor, DemoSpec, EnvPool, EpisodeResult
 from policies.acting import ActingConfig
@@ -91,6 +92,8 @@ def _map_names(command: EvaluateCommand, target: EvaluationTarget, env_spec: Dem
     spec = target.spec_for_task(command.task or env_spec.task)
     if spec is None:
         return NameMapping(env_spec, {}, None)
+    if command.task and target.tasks:
+        check_task(command.task, target.tasks, spec.task)
     names = map_names(spec, env_spec, command)
     robomimic = any(name.startswith("robot0_") for name in spec.state_names)
     hint = suggest_name_mapping(spec, env_spec, command, target.tasks)

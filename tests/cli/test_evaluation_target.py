@@ -9,8 +9,11 @@ import pytest
 import torch
 from demo_data import SPEC, make_store
 
+from pixio_robot.cli.config.compose import load_settings
+from pixio_robot.cli.evaluate import EvaluateCommand, _map_names
 from pixio_robot.cli.evaluation_target import checkpoint_fingerprint, finished_policy
 from pixio_robot.data.stats import compute_statistics
+from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, write_json
 from pixio_robot.types import Frame
 from policies.acting import ActingConfig
@@ -52,3 +55,14 @@ def test_a_policy_of_relative_poses_needs_the_state_though_it_is_not_shown_it(tm
         spec = finished_policy(str(tmp_path / "policy"), "x").spec
         assert spec is not None
         assert spec.state_names == names
+
+
+def test_a_task_that_a_policy_of_several_does_not_know_is_named_with_those_it_knows(tmp_path: Path) -> None:
+    statistics = compute_statistics(make_store(tmp_path / "demos"), range(4))
+    save_policy(tmp_path / "policy", build_policy("bc", BCConfig(), SPEC, statistics, None))
+    path = tmp_path / "policy" / "config.json"
+    write_json(path, read_json(path) | {"goals": {"Lift": [1.0, 0.0], "Stack": [0.0, 1.0]}})
+    target = finished_policy(str(tmp_path / "policy"), "x")
+    command = load_settings("evaluate", EvaluateCommand, ["checkpoint=x", "task=Lfit"])
+    with pytest.raises(UserError, match=r"Unknown task 'Lfit'\. Did you mean 'Lift'"):
+        _map_names(command, target, SPEC)
