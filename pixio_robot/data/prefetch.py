@@ -9,7 +9,7 @@ import os
 import queue
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from pixio_robot.errors import UserError
@@ -69,6 +69,11 @@ class PrefetchingIterator(abc.ABC):
                 raise UserError(f"The checkpoint was made with {name}={state[name]}, but now {name}={value}.")
         self.close()
         self._consumed = int(state["consumed"])
+
+    @staticmethod
+    def merge_states(states: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """One state of those of all processes, which do not differ."""
+        return states[0]
 
     def close(self) -> None:
         """Stop the thread; prefetched batches are dropped and will be prepared again."""

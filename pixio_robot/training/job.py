@@ -26,6 +26,10 @@ class BatchStream(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
+    def merge_states(self, states: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """One state, from which any number of processes can continue, of those of all processes of a run."""
+        ...
+
     def close(self) -> None: ...
 
 

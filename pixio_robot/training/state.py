@@ -62,10 +62,7 @@ class TrainingState:
         }
         parts = {"random": random_states, "window": self.metric_buffer.tensors()}
         random_values = [values for _, values in all_states]
-        data = dict(job.batches.state_dict())
-        if "corrupt" in data:
-            # Each process has its own list of unreadable images; the rest of their state is the same.
-            data["corrupt"] = self.processes.all_gather_union(data["corrupt"])
+        data = job.batches.merge_states(self.processes.all_gather(job.batches.state_dict()))
         trainer = {"seconds": self.seconds, "looked": self.hooks_done, "random": random_values, "data": data}
         if self.ema:
             sharded["ema"] = self.ema.tensors()

@@ -44,6 +44,9 @@ class PointStream:
     def load_state_dict(self, state):
         self.position = state["position"]
 
+    def merge_states(self, states):
+        return states[0]
+
     def close(self):
         self.closed = True
 

@@ -60,27 +60,30 @@ def test_a_crash_between_checkpoints_equals_uninterrupted(lab, whole, tmp_path):
     lab.assert_same_run(whole, tmp_path)
 
 
-def test_a_checkpoint_knows_the_unreadable_images_of_all_processes(lab, tmp_path):
+def test_a_checkpoint_holds_the_merged_state_of_the_streams_of_all_processes(lab, tmp_path):
     class Stream(lab.PointStream):
-        corrupt = ("b",)
+        seen = ("b",)
 
         def state_dict(self):
-            return super().state_dict() | {"corrupt": list(self.corrupt)}
+            return {"seen": list(self.seen)}
 
         def load_state_dict(self, state):
-            self.corrupt = state["corrupt"]
+            self.seen = state["seen"]
+
+        def merge_states(self, states):
+            return {"seen": sorted(name for state in states for name in state["seen"])}
 
     class Two(Processes):
         def all_gather(self, value):
-            """The other process met another image; everything else it says is the same."""
-            return [value, ["a"] if value == ["b"] else value]
+            """The other process saw something else; everything else it says is the same."""
+            return [value, {"seen": ["a"]} if value == {"seen": ["b"]} else value]
 
     state = TrainingState(lab.regression(Stream()), seed=0)
     state.processes = Two(rank=0, world_size=2)
     state.save(tmp_path, keep=1)
     job = lab.regression(Stream())
     TrainingState(job, seed=0).load(latest_checkpoint(tmp_path))
-    assert job.batches.corrupt == ["a", "b"]
+    assert job.batches.seen == ["a", "b"]
 
 
 def test_processes_draw_other_numbers_each_but_the_same_for_the_whole_batch(lab, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -133,6 +133,11 @@ class PixelBatches:
         self._drop_ahead()
         self._handed_out = self._submitted = OrderPosition(int(state["epoch"]), int(state["position"]))
         self.corrupt = set(state["corrupt"])
+
+    @staticmethod
+    def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """One state of those of all ranks, which differ in the unreadable images that they encountered."""
+        return {**states[0], "corrupt": sorted(set().union(*(state["corrupt"] for state in states)))}
 
     def close(self) -> None:
         """Stop the threads. Batches already returned stay valid."""

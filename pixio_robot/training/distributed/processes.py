@@ -22,8 +22,8 @@ MAIN_PROCESS_TIMEOUT = datetime.timedelta(days=7)
 
 @dataclasses.dataclass(frozen=True)
 class Processes:
-    """This process's rank among all processes of the run. `all_reduce_mean`, `all_reduce_max`, `all_gather`,
-    `all_gather_union` and `main_process_first` are collectives: all processes must call them."""
+    """This process's rank among all processes of the run. `all_reduce_mean`, `all_reduce_max`, `all_gather`
+    and `main_process_first` are collectives: all processes must call them."""
 
     rank: int = 0
     world_size: int = 1
@@ -66,10 +66,6 @@ class Processes:
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
-
-    def all_gather_union(self, items: Collection[str]) -> list[str]:
-        """The union over the processes, sorted."""
-        return sorted(set().union(*self.all_gather(list(items))))
 
     def main_process_first[T](self, work: Callable[[], T]) -> T:
         """Run `work()` on the main process, then on the others, which find on disk what the main process wrote.

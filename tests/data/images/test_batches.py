@@ -128,7 +128,10 @@ def test_corrupt_images_are_replaced_counted_and_logged(caplog: pytest.LogCaptur
             assert batches.corrupt == {"3", "4", "17"}
             assert batches.state_dict()["corrupt"] == ["17", "3", "4"]
     with PixelBatches(Colours(20, broken), 5, 8, seed=0, rank=1, world_size=2) as batches:
-        batches.load_state_dict(batches.state_dict() | {"corrupt": ["17", "3"]})
+        state = batches.state_dict()
+        merged = batches.merge_states([state | {"corrupt": ["17"]}, state | {"corrupt": ["3", "17"]}])
+        assert merged == state | {"corrupt": ["17", "3"]}
+        batches.load_state_dict(merged)
         take(batches, 8)
         assert batches.corrupt == {"3", "4", "17"}  # those met before count once, whichever rank meets them again
     assert same(*runs)
