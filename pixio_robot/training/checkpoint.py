@@ -80,11 +80,11 @@ def write_checkpoint(
     return path
 
 
-def update_trainer(directory: Path, **values: Any) -> None:
+def update_trainer(directory: Path, values: Mapping[str, Any]) -> None:
     """Replace values of `trainer.json` in the newest checkpoint."""
     path = latest_checkpoint(directory)
     assert path is not None
-    write_json(path / TRAINER, read_json(path / TRAINER) | values)
+    write_json(path / TRAINER, read_json(path / TRAINER) | dict(values))
 
 
 @contextlib.contextmanager

@@ -25,6 +25,8 @@ from pixio_robot.vision.checkpointing import check_state_dict
 
 RANK_STRIDE = 1_000_003
 """Seed offset between processes, so large that they never collide with those of the next seed."""
+HOOKS_DONE, METRIC_BUFFER = "looked", "window"
+"""Their names in checkpoints, which stay as they are so that earlier runs can be resumed."""
 
 
 class TrainingState:
@@ -60,10 +62,10 @@ class TrainingState:
         random_states = {
             f"{rank}/{name}": state for rank, (states, _) in enumerate(all_states) for name, state in states.items()
         }
-        parts = {"random": random_states, "window": self.metric_buffer.tensors()}
+        parts = {"random": random_states, METRIC_BUFFER: self.metric_buffer.tensors()}
         random_values = [values for _, values in all_states]
         data = job.batches.merge_states(self.processes.all_gather(job.batches.state_dict()))
-        trainer = {"seconds": self.seconds, "looked": self.hooks_done, "random": random_values, "data": data}
+        trainer = {"seconds": self.seconds, HOOKS_DONE: self.hooks_done, "random": random_values, "data": data}
         if self.ema:
             sharded["ema"] = self.ema.tensors()
             trainer["ema_step"] = self.ema.step
@@ -73,7 +75,7 @@ class TrainingState:
     def save_hooks_done(self, directory: Path) -> None:
         """Record in the newest checkpoint, which is of this step, that the hooks have been called."""
         if self.processes.is_main:
-            checkpoint.update_trainer(directory, looked=self.hooks_done)
+            checkpoint.update_trainer(directory, {HOOKS_DONE: self.hooks_done})
 
     def load(self, path: Path) -> None:
         """Resume from the checkpoint at `path`. Raises UserError if it does not fit the job."""
@@ -95,10 +97,10 @@ class TrainingState:
             raise UserError(
                 f"{path} does not fit this run: its optimiser or averaged weights belong to other parameters ({error})."
             ) from error
-        self.metric_buffer.load(parts["window"], job.device)
+        self.metric_buffer.load(parts[METRIC_BUFFER], job.device)
         job.batches.load_state_dict(trainer["data"])
         self.step, self.seconds = trainer["step"], trainer["seconds"]
-        self.saved_step, self.hooks_done = self.step, trainer["looked"]
+        self.saved_step, self.hooks_done = self.step, trainer[HOOKS_DONE]
         self._restore_randomness(parts["random"], trainer["random"])
 
     def _restore_randomness(self, tensors: dict[str, Tensor], values: list[Any]) -> None:
