@@ -7,7 +7,7 @@ Nothing here imports a simulator, a policy or a trainer, so that packages depend
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pixio_robot.machine import to_device
@@ -308,12 +308,25 @@ class Policy(Protocol):
     horizon: int
     cameras: Sequence[str]
 
+    def act(self, observation: Observation, seeds: Sequence[int] | None = None) -> Tensor:
+        """Actions (b, horizon, a) in physical units; row i draws its noise from seeds[i]."""
+        ...
+
+
+@runtime_checkable
+class TrainablePolicy(Policy, Protocol):
+    """What training needs of a policy besides."""
+
+    def prepare(self, observations: Iterable[Observation]) -> None:
+        """Fit what is not learned by gradients, before training, on a few hundred windows."""
+        ...
+
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """A scalar to minimise, and named detached scalars to log."""
         ...
 
-    def act(self, observation: Observation, seeds: Sequence[int] | None = None) -> Tensor:
-        """Actions (b, horizon, a) in physical units; row i draws its noise from seeds[i]."""
+    def real_share(self, batch: Batch) -> Tensor:
+        """The share of the batch's action steps over which `loss` averages; training weights batches by it."""
         ...
 
 

@@ -106,7 +106,7 @@ class ChunkPolicy(nn.Module, abc.ABC):
         real_bn1 = (~batch.ignored)[:, :, None].to(errors_bna.dtype)
         count = (real_bn1.sum() * errors_bna.shape[2]).clamp(min=1)
         loss = (errors_bna * real_bn1).sum() / count
-        return loss, {"loss": loss.detach(), "real_share": real_bn1.detach().mean()}
+        return loss, {"loss": loss.detach()}
 
     def real_share(self, batch: Batch) -> Tensor:
         """The share of the batch's action steps over which `loss` averages; training weights batches by it."""

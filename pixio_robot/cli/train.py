@@ -112,7 +112,6 @@ def _train(command: TrainCommand) -> FitResult:
 
     def save(directory: Path, trained: Any) -> None:
         source = {"kind": command.encoder.kind.value, "path": command.encoder.path}
-        trained.goals = data.goals
         save_policy(directory, trained, encoder_source=source, extra=extra | learned)
 
     with trials or contextlib.nullcontext():

@@ -24,7 +24,7 @@ from pixio_robot.training.loop import LoopConfig, fit
 from pixio_robot.training.monitoring.metrics import MetricBuffer, average_metrics
 from pixio_robot.training.optim import OptimConfig, parameter_groups
 from pixio_robot.training.run_record import FitResult
-from pixio_robot.types import Batch, Observation, Policy
+from pixio_robot.types import Batch, Observation, TrainablePolicy
 from pixio_robot.vision.adapt import lr_scales
 from pixio_robot.vision.weight_init import Weights, add_prefix
 
@@ -64,7 +64,7 @@ class ImitateConfig:
 
 
 def imitate(
-    policy: Policy,
+    policy: TrainablePolicy,
     train_batches: BatchStream,
     validation_batches: BatchStream | None,
     config: ImitateConfig,
@@ -99,21 +99,17 @@ def imitate(
     if prepare_on:
         _prepare(loss_module, distributed_model, prepare_on, loop, device)
 
-    def weight_batches(batches: Sequence[Batch]) -> Sequence[tuple[Batch, Tensor | float | None]]:
-        return list(zip(batches, _batch_weights(model, batches, processes, device), strict=True))
+    def weight_batches(batches: Sequence[Batch]) -> Sequence[_WeightedBatch]:
+        return _weight_batches(policy, batches, processes, device)
 
-    def step(weighted: tuple[Batch, Tensor | float | None]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        batch, weight = weighted
-        loss, metrics = distributed_model.module(batch.to(device))
-        return (
-            _weight_across_processes(loss, metrics, processes)
-            if weight is None
-            else _scale_losses(weight, loss, metrics)
-        )
+    def step(weighted: _WeightedBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        loss, metrics = distributed_model.module(weighted.batch.to(device))
+        scaled = {name: value * weighted.weight for name, value in metrics.items()}
+        return loss * weighted.weight, {**scaled, "real_share": weighted.real_share}
 
     hooks = [make_hook(save) for make_hook in hook_factories]
     if validation_batches is not None:
-        validate = _Validation(distributed_model, validation_batches, config, device, policy.spec.action_names)
+        validate = _Validation(policy, distributed_model, validation_batches, config, device)
         if config.keep_best:
             validate = BestCheckpoints(run_dir, config.keep_best, config.best_by, validate, save)
         hooks.append(Hook(every=config.validation_every, call=validate))
@@ -181,13 +177,13 @@ class _LossModule(nn.Module):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the loss of training steps only; validation uses other shapes and stays uncompiled."""
-        self._compiled = torch.compile(cast(Policy, self.policy).loss, *args, **kwargs)
+        self._compiled = torch.compile(cast(TrainablePolicy, self.policy).loss, *args, **kwargs)
 
     def prepare(self, observations: Iterable[Observation]) -> None:
-        cast(Any, self.policy).prepare(observations)
+        cast(TrainablePolicy, self.policy).prepare(observations)
 
     def forward(self, batch: Batch, seeds: Sequence[int] | None = None) -> Any:
-        policy = cast(Policy, self.policy)
+        policy = cast(TrainablePolicy, self.policy)
         if seeds is not None:
             return policy.act(batch.observation, seeds)
         if self._compiled is not None and self.policy.training:
@@ -210,39 +206,26 @@ def _prepare(
     distributed_model.reshard()
 
 
-def _batch_weights(
-    policy: nn.Module, batches: Sequence[Batch], processes: Processes, device: torch.device
-) -> Sequence[Tensor | float | None]:
-    """The weight of each batch of an update: its number of real action steps, divided by the mean over all batches of
-    all processes, so that the update is that of one batch. None for a policy without `real_share`.
+@dataclasses.dataclass(frozen=True)
+class _WeightedBatch:
+    """`real_share`: of the policy, on the device. `weight`: of the losses, 1 on average over all batches of the update
+    and all processes."""
 
-    Counted before the batches are on the device, so that nothing waits for it.
+    batch: Batch
+    real_share: Tensor
+    weight: Tensor
+
+
+def _weight_batches(
+    policy: TrainablePolicy, batches: Sequence[Batch], processes: Processes, device: torch.device
+) -> list[_WeightedBatch]:
+    """Weight the batches of an update by their numbers of real action steps, so that the update is that of one batch.
+
+    These are counted before the batches are on the device, so that nothing waits for it.
     """
-    real_share = getattr(policy, "real_share", None)
-    if real_share is None:
-        return [None] * len(batches)
-    shares = torch.stack([real_share(batch) for batch in batches])
-    if processes.world_size == 1:
-        return (shares / shares.mean().clamp(min=LEAST_SHARE)).tolist()
-    shares = to_device(shares, device)
-    return list((shares / processes.all_reduce_mean(shares.mean()).clamp(min=LEAST_SHARE)).unbind())
-
-
-def _weight_across_processes(
-    loss: Tensor, metrics: Mapping[str, Tensor], processes: Processes
-) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """Weight by the number of real action steps, which differs between processes, so that the mean over processes is
-    the mean over all steps."""
-    if processes.world_size == 1 or "real_share" not in metrics:
-        return loss, metrics
-    return _scale_losses(_relative_weight(metrics["real_share"], processes), loss, metrics)
-
-
-def _scale_losses(
-    weight: Tensor | float, loss: Tensor, metrics: Mapping[str, Tensor]
-) -> tuple[Tensor, Mapping[str, Tensor]]:
-    scaled = {name: value if name == "real_share" else value * weight for name, value in metrics.items()}
-    return loss * weight, scaled
+    shares = to_device(torch.stack([policy.real_share(batch) for batch in batches]), device)
+    weights = shares / processes.all_reduce_mean(shares.mean()).clamp(min=LEAST_SHARE)
+    return [_WeightedBatch(*each) for each in zip(batches, shares.unbind(), weights.unbind(), strict=True)]
 
 
 def _relative_weight(own: Tensor, processes: Processes) -> Tensor:
@@ -256,15 +239,15 @@ class _Validation:
 
     def __init__(
         self,
+        policy: TrainablePolicy,
         model: DistributedModel,
         batches: BatchStream,
         config: ImitateConfig,
         device: torch.device,
-        action_names: Sequence[str],
     ) -> None:
-        self._model, self._batches, self._config, self._device = model, batches, config, device
+        self._policy, self._model, self._batches = policy, model, batches
+        self._config, self._device = config, device
         self._beginning = batches.state_dict()
-        self._action_names = action_names
 
     def __call__(self, step: int) -> dict[str, float]:
         processes = current_processes()
@@ -275,14 +258,13 @@ class _Validation:
             batch = next(self._batches).to(self._device)
             with self._config.loop.autocast(self._device):
                 loss, metrics = self._model.module(batch)
-            loss, metrics = _weight_across_processes(loss, metrics, processes)
+            weight = _relative_weight(self._policy.real_share(batch), processes)
             for name, value in {**metrics, "loss": loss}.items():
-                if name != "real_share":  # of use for weights only
-                    buffer.add(f"validation_{name}", value)
+                buffer.add(f"validation_{name}", value * weight)
             if index == 0:
                 errors_a = self._action_errors(batch, processes)
                 buffer.add("validation_action_error", errors_a.mean())
-                for name, error in zip(self._action_names, errors_a, strict=True):
+                for name, error in zip(self._policy.spec.action_names, errors_a, strict=True):
                     buffer.add(f"validation_action_error/{name}", error)
         buffer.average(processes)
         return average_metrics(buffer.fetch())

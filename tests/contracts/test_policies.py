@@ -108,7 +108,7 @@ def test_it_learns_and_acts_in_bfloat16(policy, sight):
 
 
 def test_it_is_a_policy(policy, sight):
-    assert isinstance(policy, types.Policy)
+    assert isinstance(policy, types.TrainablePolicy)
     assert isinstance(policy, torch.nn.Module)
     assert policy.spec == SPEC
     assert list(policy.cameras) == ([] if sight == "blind" else ["hand", "front"])

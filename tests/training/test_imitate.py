@@ -16,7 +16,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.training.distributed.processes import Processes
 from pixio_robot.training.imitate import (
     ImitateConfig,
-    _batch_weights,
+    _weight_batches,
     action_errors,
     encoder_lr_scales,
     imitate,
@@ -24,7 +24,7 @@ from pixio_robot.training.imitate import (
 )
 from pixio_robot.training.loop import LoopConfig
 from pixio_robot.training.optim import OptimConfig
-from pixio_robot.types import Batch, CameraSpec, DemoSpec, Episode, Observation, Policy
+from pixio_robot.types import Batch, CameraSpec, DemoSpec, Episode, Observation, TrainablePolicy
 from pixio_robot.vision.checkpointing import save_checkpoint
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder
@@ -58,7 +58,10 @@ class ClassTokenPolicy(nn.Module):
 
     def loss(self, batch: Batch):
         error = (self.act(batch.observation) - batch.actions).square()[~batch.ignored].mean()
-        return error, {"loss": error.detach(), "real_share": self.real_share(batch)}
+        return error, {"loss": error.detach()}
+
+    def prepare(self, observations):
+        pass
 
     def real_share(self, batch: Batch):
         return (~batch.ignored).float().mean()
@@ -106,7 +109,7 @@ CONFIG = ImitateConfig(
 
 def run(store: DemoStore, run_dir: Path, frozen: bool = False, config: ImitateConfig = CONFIG, stop_at: int = -1):
     policy = ClassTokenPolicy(store.spec, frozen)
-    assert isinstance(policy, Policy)
+    assert isinstance(policy, TrainablePolicy)
     if stop_at >= 0:
         taken, loss = iter(range(100)), policy.loss
 
@@ -194,10 +197,10 @@ def test_batches_of_several_processes_are_weighted_by_the_mean_of_all_of_them(st
     observation = Observation({}, torch.zeros(2, 2, 2))
     paddings = torch.tensor([[[False] * 3, [False] * 3], [[False, True, True], [False] * 3]])
     found = [Batch(observation, torch.zeros(2, 3, 1), ignored) for ignored in paddings]
-    weights = _batch_weights(policy, found, Two(0, 2), torch.device("cpu"))
+    weighted = _weight_batches(policy, found, Two(0, 2), torch.device("cpu"))
     mean = ((1 + 4 / 6) / 2 + 0.6) / 2
-    assert [float(weight) for weight in weights] == pytest.approx([1 / mean, 4 / 6 / mean])
-    assert _batch_weights(nn.Linear(1, 1), found, Two(0, 2), torch.device("cpu")) == [None, None]
+    assert [each.weight.item() for each in weighted] == pytest.approx([1 / mean, 4 / 6 / mean])
+    assert [each.real_share.item() for each in weighted] == pytest.approx([1, 4 / 6])
 
 
 def test_frozen_encoder_is_saved_unchanged_and_not_averaged(store, tmp_path, lab):
