@@ -15,7 +15,7 @@ from pixio_robot.machine import to_device
 if TYPE_CHECKING:  # simulator workers need these types, but not the import time and memory of torch
     import numpy as np
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 UNKNOWN = "unknown"
@@ -316,6 +316,11 @@ class Policy(Protocol):
 @runtime_checkable
 class TrainablePolicy(Policy, Protocol):
     """What training needs of a policy besides."""
+
+    @property
+    def encoders(self) -> Sequence[nn.Module]:
+        """The image encoders among its modules: none, one for all cameras, or one for each."""
+        ...
 
     def prepare(self, observations: Iterable[Observation]) -> None:
         """Fit what is not learned by gradients, before training, on a few hundred windows."""

@@ -27,7 +27,7 @@ def compile_for_acting(policy: ChunkPolicy) -> None:
     networks = [child for name, child in policy.named_children() if name not in UNCOMPILED_CHILDREN]
     mode = "reduce-overhead" if on_gpu else "default"
     raise_recompile_limit()
-    for network in [*policy.conditioning.encoders, *networks]:
+    for network in [*policy.encoders, *networks]:
         # `Module.compile` compiles the frames of our own code below a call, so nothing of a network that consists of
         # PyTorch's modules alone (torch 2.11). As there, copies and pickles of the module are not compiled.
         network._compiled_call_impl = torch.compile(network.forward, mode=mode, dynamic=False)

@@ -66,6 +66,11 @@ class ChunkPolicy(nn.Module, abc.ABC):
         of = self.statistics.state
         return (of.minimum.tolist(), of.maximum.tolist()) if self.config.reads_state else None
 
+    @property
+    def encoders(self) -> list[nn.Module]:
+        """One encoder for all cameras, or one for each; empty for a policy without cameras."""
+        return self.conditioning.encoders
+
     def build_observation_encoder(self, encoder: nn.Module | None) -> ObservationEncoder:
         config = self.config
         return Conditioning(config.conditioning, config.observation_steps, self.spec, self.statistics, encoder)

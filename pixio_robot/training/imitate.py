@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -90,7 +90,7 @@ def imitate(
     model = cast(nn.Module, policy)
     save = _make_save(model, save_model)
     loss_module = _LossModule(model)
-    blocks = [block for _, encoder in named_encoders(model) for block in _transformer_blocks(encoder)]
+    blocks = [block for encoder in policy.encoders for block in _transformer_blocks(encoder)]
     if weights is not None:
         weights = add_prefix("policy.", weights)
     distributed_model = distribute_model(
@@ -115,7 +115,7 @@ def imitate(
         hooks.append(Hook(every=config.validation_every, call=validate))
     elif config.keep_best:
         raise UserError(f"keep_best={config.keep_best} needs held-out episodes to compare on, but none are held out.")
-    rates = encoder_lr_scales(model, config.encoder_lr_scale, layer_decay)
+    rates = encoder_lr_scales(policy, config.encoder_lr_scale, layer_decay)
     job = Job(
         title="train",
         model=model,
@@ -291,21 +291,13 @@ def action_errors(actions_bna: Tensor, batch: Batch) -> Tensor:
     return distance_bna.sum(dim=(0, 1)) / real_bn1.sum().clamp(min=1)
 
 
-def named_encoders(policy: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every encoder of a policy with its name: modules named `encoder`, or the members of a list of that name."""
-    names: list[str] = []
-    for name, module in policy.named_modules():
-        if name.rpartition(".")[2] != "encoder" or any(name.startswith(f"{outer}.") for outer in names):
-            continue
-        names.append(name)
-        if isinstance(module, nn.ModuleList):
-            for index, child in module.named_children():
-                yield f"{name}.{index}", child
-        else:
-            yield name, module
+def named_encoders(policy: TrainablePolicy) -> list[tuple[str, nn.Module]]:
+    """The encoders of a policy with their names among its modules."""
+    names = {id(module): name for name, module in cast(nn.Module, policy).named_modules()}
+    return [(names[id(encoder)], encoder) for encoder in policy.encoders]
 
 
-def encoder_lr_scales(policy: nn.Module, scale: float, layer_decay: float) -> dict[str, float]:
+def encoder_lr_scales(policy: TrainablePolicy, scale: float, layer_decay: float) -> dict[str, float]:
     """Learning rate of every encoder parameter relative to that of the policy."""
     return {
         f"{prefix}.{name}": scale * share

@@ -60,8 +60,7 @@ class ObservationEncoder(nn.Module):
         self.config = config
         self.observation_steps = observation_steps
         self.encoder = encoder if config.cameras else None
-        # The first camera uses `encoder`. The parameter names of the copies contain `encoder` too, so that training
-        # gives them the encoder's learning rate.
+        # The first camera uses `encoder`, the others those below `further`: names that saved policies contain.
         self.further = nn.ModuleDict({"encoder": nn.ModuleList()})
         if self.encoder is not None and not config.share_encoder:
             copies = [copy.deepcopy(self.encoder) for _ in config.cameras[1:]]

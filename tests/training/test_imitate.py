@@ -60,6 +60,10 @@ class ClassTokenPolicy(nn.Module):
         error = (self.act(batch.observation) - batch.actions).square()[~batch.ignored].mean()
         return error, {"loss": error.detach()}
 
+    @property
+    def encoders(self):
+        return [self.conditioning.encoder]
+
     def prepare(self, observations):
         pass
 
@@ -248,11 +252,11 @@ def test_layer_decay_gives_deeper_layers_a_higher_learning_rate(store, tmp_path)
     assert rates["conditioning.encoder.vit.patch_embed.weight"] == pytest.approx(0.1 * 0.5 ** (blocks + 1))
 
 
-def test_encoders_of_every_camera_are_found():
+def test_encoders_are_those_that_the_policy_says_under_the_names_of_its_modules():
     policy = nn.Module()
-    policy.encoder = nn.Linear(1, 1)
-    policy.further = nn.ModuleDict({"encoder": nn.ModuleList([nn.Linear(1, 1), nn.Linear(1, 1)])})
-    assert [name for name, _ in named_encoders(policy)] == ["encoder", "further.encoder.0", "further.encoder.1"]
+    policy.encoder, policy.eyes = nn.Linear(1, 1), nn.ModuleList([nn.Linear(1, 1), nn.Linear(1, 1)])
+    policy.encoders = list(policy.eyes)
+    assert [name for name, _ in named_encoders(policy)] == ["eyes.0", "eyes.1"]
 
 
 def test_action_error_ignores_padding():

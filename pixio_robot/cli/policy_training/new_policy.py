@@ -82,7 +82,7 @@ def build_new_policy(command: TrainCommand, data: Demonstrations, device: torch.
         materialise(policy.to(device), weights or ())
         weights = None
     else:
-        for part in policy.conditioning.encoders:
+        for part in policy.encoders:
             move_to_meta(part)
     return NewPolicy(policy=policy, encoder=encoder, views=views, weights=weights)
 
