@@ -34,6 +34,8 @@ LEAST_SHARE = 1e-9
 
 SaveModel = Callable[[Path, nn.Module], None]
 """Save this policy, which is on the CPU or the training device, to a directory that may already exist."""
+HookFactory = Callable[[Callable[[Path], None]], Hook]
+"""Creates a hook, given a function that saves the current policy to a directory."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -73,7 +75,7 @@ def imitate(
     settings: Mapping[str, Any] | None = None,
     *,
     layer_decay: float = 1.0,
-    hook_factories: Sequence[Callable[[Callable[[Path], None]], Hook]] = (),
+    hook_factories: Sequence[HookFactory] = (),
     weights: Weights | None = None,
     prepare_on: Collection[Observation] = (),
 ) -> FitResult:
@@ -82,31 +84,12 @@ def imitate(
     `train_batches` and `validation_batches` yield this process's part of every `types.Batch`; both are closed at the
     end. `save_model` is called with the averaged weights. `settings`: everything else that determines the result (data,
     policy), as JSON values. `layer_decay`: learning rate of an encoder layer relative to the next deeper one.
-    `hook_factories`: factories of hooks, each called with a function that saves the current policy. `weights`: at least
-    those of the parameters on the meta device. `prepare_on`: observations for `prepare`, which is called once the
-    weights are loaded. When this returns, `policy` holds the last weights, not the averages.
+    `weights`: at least those of the parameters on the meta device. `prepare_on`: observations for `prepare`, which is
+    called once the weights are loaded. When this returns, `policy` holds the last weights, not the averages.
     """
-    device, processes, loop = pick_device(config.device), current_processes(), config.loop
-    model = cast(nn.Module, policy)
-    save = _make_save(model, save_model)
-    loss_module = _LossModule(model)
-    blocks = [block for encoder in policy.encoders for block in _transformer_blocks(encoder)]
-    if weights is not None:
-        weights = add_prefix("policy.", weights)
-    distributed_model = distribute_model(
-        loss_module, blocks, loop.parallel, device, loop.compile, loop.precision(device), weights
-    )
-    if prepare_on:
-        _prepare(loss_module, distributed_model, prepare_on, loop, device)
-
-    def weight_batches(batches: Sequence[Batch]) -> Sequence[_WeightedBatch]:
-        return _weight_batches(policy, batches, processes, device)
-
-    def step(weighted: _WeightedBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        loss, metrics = distributed_model.module(weighted.batch.to(device))
-        scaled = {name: value * weighted.weight for name, value in metrics.items()}
-        return loss * weighted.weight, {**scaled, "real_share": weighted.real_share}
-
+    device = pick_device(config.device)
+    save = _make_save(cast(nn.Module, policy), save_model)
+    distributed_model = _distribute(policy, config.loop, device, weights, prepare_on)
     hooks = [make_hook(save) for make_hook in hook_factories]
     if validation_batches is not None:
         validate = _Validation(policy, distributed_model, validation_batches, config, device)
@@ -115,28 +98,84 @@ def imitate(
         hooks.append(Hook(every=config.validation_every, call=validate))
     elif config.keep_best:
         raise UserError(f"keep_best={config.keep_best} needs held-out episodes to compare on, but none are held out.")
-    rates = encoder_lr_scales(policy, config.encoder_lr_scale, layer_decay)
-    job = Job(
-        title="train",
-        model=model,
-        device=device,
-        batches=train_batches,
-        batch_size=config.batch_size,
-        step=step,
-        weight_batches=weight_batches,
-        groups=parameter_groups(model, lambda name: rates.get(name, 1.0)),
-        optim=config.optim,
-        save_model=save,
+    job = _build_job(
+        policy,
+        distributed_model,
+        train_batches,
+        config,
+        device,
+        layer_decay=layer_decay,
+        save=save,
         settings={**dataclasses.asdict(config), **(settings or {})},
         hooks=hooks,
-        use_ema=config.use_ema,
-        distributed_model=distributed_model,
     )
     try:
         return fit(job, config.loop, run_dir)
     finally:
         if validation_batches is not None:
             validation_batches.close()
+
+
+def _build_job(
+    policy: TrainablePolicy,
+    distributed_model: DistributedModel,
+    train_batches: BatchStream,
+    config: ImitateConfig,
+    device: torch.device,
+    *,
+    layer_decay: float,
+    save: Callable[[Path], None],
+    settings: Mapping[str, Any],
+    hooks: list[Hook],
+) -> Job:
+    model, processes = cast(nn.Module, policy), current_processes()
+    rates = encoder_lr_scales(policy, config.encoder_lr_scale, layer_decay)
+
+    def step(weighted: _WeightedBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        loss, metrics = distributed_model.module(weighted.batch.to(device))
+        scaled = {name: value * weighted.weight for name, value in metrics.items()}
+        return loss * weighted.weight, {**scaled, "real_share": weighted.real_share}
+
+    return Job(
+        title="train",
+        model=model,
+        device=device,
+        batches=train_batches,
+        batch_size=config.batch_size,
+        step=step,
+        weight_batches=lambda batches: _weight_batches(policy, batches, processes, device),
+        groups=parameter_groups(model, lambda name: rates.get(name, 1.0)),
+        optim=config.optim,
+        save_model=save,
+        settings=settings,
+        hooks=hooks,
+        use_ema=config.use_ema,
+        distributed_model=distributed_model,
+    )
+
+
+def _distribute(
+    policy: TrainablePolicy,
+    loop: LoopConfig,
+    device: torch.device,
+    weights: Weights | None,
+    prepare_on: Collection[Observation],
+) -> DistributedModel:
+    """The policy's `_LossModule` over the processes, with its weights, prepared on these observations if any."""
+    loss_module = _LossModule(cast(nn.Module, policy))
+    blocks = [block for encoder in policy.encoders for block in _transformer_blocks(encoder)]
+    if weights is not None:
+        weights = add_prefix("policy.", weights)
+    distributed_model = distribute_model(
+        loss_module, blocks, loop.parallel, device, loop.compile, loop.precision(device), weights
+    )
+    if prepare_on:
+        distributed_model.register_forward_method("prepare")
+        # If blocks are gathered in half precision, the layers around them need autocast.
+        with loop.autocast(device) if distributed_model.sharded else contextlib.nullcontext():
+            loss_module.prepare(observation.to(device) for observation in prepare_on)
+        distributed_model.reshard()
+    return distributed_model
 
 
 def _make_save(model: nn.Module, save_model: SaveModel) -> Callable[[Path], None]:
@@ -189,21 +228,6 @@ class _LossModule(nn.Module):
         if self._compiled is not None and self.policy.training:
             return self._compiled(batch)
         return policy.loss(batch)
-
-
-def _prepare(
-    loss_module: _LossModule,
-    distributed_model: DistributedModel,
-    observations: Iterable[Observation],
-    loop: LoopConfig,
-    device: torch.device,
-) -> None:
-    """Call the policy's `prepare`."""
-    distributed_model.register_forward_method("prepare")
-    # If blocks are gathered in half precision, the layers around them need autocast.
-    with loop.autocast(device) if distributed_model.sharded else contextlib.nullcontext():
-        loss_module.prepare(observation.to(device) for observation in observations)
-    distributed_model.reshard()
 
 
 @dataclasses.dataclass(frozen=True)
