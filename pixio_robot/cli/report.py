@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from pixio_robot.cli.config.compose import run_command_line
 from pixio_robot.cli.policy_directory import TRIALS
 from pixio_robot.cli.provenance import describe_environment
 from pixio_robot.cli.settings import RunSettings
+from pixio_robot.cli.stages.fingerprint import fingerprint_content
 from pixio_robot.cli.stages.stage import STAMP_SUFFIX
 from pixio_robot.cli.stale_evaluations import find_stale_evaluations
 from pixio_robot.errors import UserError, format_names
@@ -62,9 +64,10 @@ def _sweep(directory: Path, out: Path, against: str | None) -> int:
     from pixio_robot.evaluation.sweep.page import write_sweep
 
     unknown: list[Path] = []
+    fingerprint = functools.cache(fingerprint_content)
 
     def settings_of(evaluation: Path) -> dict[str, Any]:
-        settings = training_settings(evaluation)
+        settings = training_settings(evaluation, fingerprint)
         if settings is None:
             unknown.append(evaluation)
         return settings or {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ _KEPT = ((BEST,), (TRIALS,))
 _NOT_OF_THE_START = SEED_SETTINGS | {"label", CONTENTS}
 
 
-def training_settings(evaluation: Path) -> dict[str, Any] | None:
-    """Training settings of the evaluated policy; empty for random actions, None if no stamp records them.
+def training_settings(
+    evaluation: Path, fingerprint: Callable[[str], str] = fingerprint_content
+) -> dict[str, Any] | None:
+    """Training settings of the evaluated policy; empty for random actions, None if no stamp records them. `fingerprint`
+    reads whole policies: cache it if many may have started from the same.
 
     `initial_policy` is not a path, in which there often is a seed, but says whether there was one; how that was trained
     follows as `initial_policy.optim.lr` and so on. `CONTENTS` is what was at the other paths. `checkpoint` tells the
@@ -32,22 +36,23 @@ def training_settings(evaluation: Path) -> dict[str, Any] | None:
     if read_json(stamp)["settings"]["checkpoint"] == RANDOM:
         return {}
     for path in candidate_policy_paths(evaluation):
-        if (settings := _settings_of_policy(path)) is not None:
+        if (settings := _settings_of_policy(path, fingerprint)) is not None:
             return settings
     return None
 
 
-def _settings_of_policy(policy: Path) -> dict[str, Any] | None:
+def _settings_of_policy(policy: Path, fingerprint: Callable[[str], str]) -> dict[str, Any] | None:
     """The settings of the training whose output contains this path."""
     for directory in (policy, *policy.parents):
         stamp = stamp_path(directory) if directory.name else None
         if stamp is not None and stamp.is_file() and (stage := read_json(stamp))["stage"] == "train":
             place = policy.relative_to(directory).parts[:1]
-            return {**_with_initial_policy(stage, directory), "checkpoint": place[0] if place in _KEPT else LAST}
+            settings = _with_initial_policy(stage, directory, fingerprint)
+            return {**settings, "checkpoint": place[0] if place in _KEPT else LAST}
     return None
 
 
-def _with_initial_policy(stage: dict[str, Any], directory: Path) -> dict[str, Any]:
+def _with_initial_policy(stage: dict[str, Any], directory: Path, fingerprint: Callable[[str], str]) -> dict[str, Any]:
     contents = dict(stage.get("inputs", {}))
     started_from = contents.pop(INITIAL_POLICY, None)
     settings = {**drop_unused_settings(stage["settings"]), CONTENTS: contents}
@@ -58,8 +63,8 @@ def _with_initial_policy(stage: dict[str, Any], directory: Path) -> dict[str, An
     earlier: dict[str, Any] = {}
     for path in (start,) if moved is None else (moved, start):
         # What has been trained anew since is another policy, whose settings say nothing about this one.
-        if path.exists() and fingerprint_content(str(path)) == started_from:
-            earlier = _settings_of_policy(path) or {}
+        if path.exists() and fingerprint(str(path)) == started_from:
+            earlier = _settings_of_policy(path, fingerprint) or {}
             break
     of_start = {f"{INITIAL_POLICY}.{key}": value for key, value in earlier.items() if key not in _NOT_OF_THE_START}
     return {**settings, INITIAL_POLICY: GIVEN, **of_start}
