@@ -74,7 +74,8 @@ class ObservationEncoder(nn.Module):
             self.state = Normaliser(config.state_normalisation, state_range, spec.state_names, config.state_min_std)
         self.state_dim = spec.state_dim if config.use_state else 0
         self.goal = nn.Linear(config.goal_dim, self.goal_width) if config.goal_dim else None
-        # Lists in the order of `cameras`, because camera names may contain dots, which module names must not.
+        # The standardisers of class tokens and patches, under names that saved policies contain. They are in the order
+        # of `cameras`, because camera names may contain dots, which module names must not.
         self.cls = nn.ModuleList()
         self.patches = nn.ModuleList()
         self.shapes: list[FeatureShape] = []
