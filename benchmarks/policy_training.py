@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/policy_training.py [--batch 16] [--steps 6] [--out result.json]
 
-A step is a batch from the disk, forward, backward and AdamW, on a GPU as in our training loop for both: bfloat16
-autocast, TF32 for the rest, and a fused AdamW. Both read the same demonstrations: ours a Zarr store, lerobot's a
+A step is a batch from the disk, forward, backward and a fused AdamW, on a GPU as in our training loop for both: under
+bfloat16 autocast, with TF32 for the rest. Both read the same demonstrations: ours a Zarr store, lerobot's a
 LeRobotDataset with video (its default) through torch's DataLoader in the same process. `ours_cached` trains on features
 that a frozen encoder gave once. Rows with `_memory` repeat one batch that is in memory, so that the two are compared as
 networks. Contestants take turns: on a CPU after every step, which is timed in CPU seconds of the process, readers'

@@ -22,11 +22,11 @@ def make_training_step(
     betas: tuple[float, float] = (0.9, 0.95),
     weight_decay: float = 0.05,
 ) -> Step:
-    """One update by AdamW a call, on a GPU as in our training loop: bfloat16 autocast and a fused AdamW. The default
+    """One update by a fused AdamW a call, on a GPU under bfloat16 autocast, as in our training loop. The default
     `betas` and `weight_decay` are those of pretraining."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     on_gpu = device.type == "cuda"
-    optimiser = torch.optim.AdamW(parameters, lr=1e-4, betas=betas, weight_decay=weight_decay, fused=on_gpu)
+    optimiser = torch.optim.AdamW(parameters, lr=1e-4, betas=betas, weight_decay=weight_decay, fused=True)
 
     def step() -> None:
         optimiser.zero_grad()

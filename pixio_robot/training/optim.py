@@ -80,7 +80,7 @@ def frozen_names(model: nn.Module, groups: list[ParameterGroup]) -> set[str]:
     return {name for name, parameter in everything if id(parameter) not in trained}
 
 
-def build_optimizer(groups: list[ParameterGroup], config: OptimConfig, device: torch.device) -> torch.optim.AdamW:
+def build_optimizer(groups: list[ParameterGroup], config: OptimConfig) -> torch.optim.AdamW:
     """AdamW with one torch parameter group per ParameterGroup, in the same order."""
     return torch.optim.AdamW(
         [
@@ -94,7 +94,7 @@ def build_optimizer(groups: list[ParameterGroup], config: OptimConfig, device: t
         lr=config.lr,
         betas=(config.betas[0], config.betas[1]),
         eps=config.eps,
-        fused=device.type == "cuda",
+        fused=True,  # on a CPU a third of the time of torch's default
     )
 
 

@@ -40,7 +40,7 @@ class TrainingState:
         """Whether the hooks that are due after this step were called."""
         self.saved_step = 0
         """Step of the newest checkpoint."""
-        self.optimizer = build_optimizer(job.groups, job.optim, job.device)
+        self.optimizer = build_optimizer(job.groups, job.optim)
         self.ema = Ema(job.model) if job.use_ema else None
         self.metric_buffer = MetricBuffer()
         self.processes = current_processes()

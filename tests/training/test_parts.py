@@ -76,7 +76,7 @@ def test_groups_leave_out_frozen_parameters_and_decay_only_matrices():
 def test_optimiser_has_the_configured_settings():
     groups = parameter_groups(nn.Linear(2, 3), lambda name: 0.1 if name == "bias" else 1.0)
     config = OptimConfig(lr=0.5, betas=[0.8, 0.7], eps=1e-3, weight_decay=0.3)
-    optimizer = build_optimizer(groups, config, torch.device("cpu"))
+    optimizer = build_optimizer(groups, config)
     set_learning_rate(optimizer, 0.5)
     keys = ("lr", "betas", "eps", "weight_decay")
     assert [tuple(group[key] for key in keys) for group in optimizer.param_groups] == [
