@@ -122,8 +122,6 @@ class EnvConfig:
     robot: str = one_of("Panda", ROBOTS)
     """robosuite: robot arm."""
     controller: Controller = Controller.OSC_POSE
-    """robosuite: action space. OSC_POSE: change of the gripper's pose. OSC_POSE_ABSOLUTE: its pose in the world frame
-    (axis-angle). JOINT_POSITION: change of the joint angles."""
     cameras: list[str] = dataclasses.field(default_factory=lambda: ["front", "hand"])
     """`front` is fixed and looks at the workspace, `hand` moves with the gripper (not in MetaWorld); `agentview`,
     `frontview` and `birdview` are robosuite's. Third-party environments have their own cameras."""

@@ -20,13 +20,13 @@ LEAST_EPISODES = 10
 
 
 class StopRule(Choice):
+    """NEVER: do not stop early. WIDTH: stop once the success rate is known to within +-`half_width`. RATE: once it is
+    clearly above or below `rate`. VERSUS: once it is clearly better or worse than `versus` on the same seeds."""
+
     NEVER = "never"
     WIDTH = "width"
-    """Stop once the success rate is known to within +-`half_width`."""
     RATE = "rate"
-    """Stop once the success rate is clearly above or below `rate`."""
     VERSUS = "versus"
-    """Stop once the policy is clearly better or worse than the evaluation in `versus` on the same seeds."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -34,8 +34,6 @@ class StopConfig:
     """When an evaluation may stop early."""
 
     rule: StopRule = StopRule.NEVER
-    """NEVER: do not stop early. WIDTH: stop once the success rate is known to within +-`half_width`. RATE: once it is
-    clearly above or below `rate`. VERSUS: once it is clearly better or worse than `versus` on the same seeds."""
     half_width: float = number(0.1, above=0, below=1)
     """Target half width of the interval as a fraction, for rule WIDTH."""
     rate: float = number(0.5, above=0, below=1)

@@ -22,10 +22,12 @@ _NO_BLOCKS = "the parameters of this encoder are not named by numbered blocks, l
 
 
 class Adaptation(Choice):
+    """FROZEN: nothing is trained. LAST_K: the last blocks. LORA: low-rank adapters on every linear layer of the blocks,
+    whose weights themselves stay frozen. FULL: everything."""
+
     FROZEN = "frozen"
     LAST_K = "last_k"
     LORA = "lora"
-    """Low-rank adapters on every linear layer of the blocks; the weights themselves stay frozen."""
     FULL = "full"
 
 
@@ -34,8 +36,6 @@ class AdaptConfig:
     """Which part of the encoder is trained with the policy."""
 
     mode: Adaptation = Adaptation.FROZEN
-    """FROZEN: nothing is trained. LAST_K: the last blocks. LORA: low-rank adapters on every linear layer of the blocks.
-    FULL: everything."""
     last_k: int = number(2, at_least=1)
     """LAST_K: number of last blocks to train, together with the final norm."""
     layer_decay: float = number(1.0, above=0, at_most=1)

@@ -19,22 +19,18 @@ from pixio_robot.vision.pixio import PixioEncoder, TrainedEncoder, read_pretrain
 
 
 class EncoderKind(Choice):
+    """PIXIO: trained weights. RANDOM: untrained Pixio, a control for the benefit of pretraining. RESNET (small) and
+    RESNET18 (diffusion policy's, with GroupNorm): trained from scratch with the policy. TIMM, TRANSFORMERS: a model
+    from that library. INSTALLED: one of an installed package. NONE: no images, a control for the benefit of vision."""
+
     PIXIO = "pixio"
-    """A trained Pixio: a pixio-robot checkpoint or policy, a Hugging Face directory, an official file or a hub name."""
     RANDOM = "random"
-    """An untrained Pixio encoder: a control for the benefit of pretraining."""
     RESNET = "resnet"
-    """A small ResNet, trained from scratch with the policy."""
     RESNET18 = "resnet18"
-    """ResNet18 with GroupNorm, trained from scratch: the encoder of diffusion policy."""
     TIMM = "timm"
-    """A timm model by name, for comparison."""
     TRANSFORMERS = "transformers"
-    """A vision model from transformers, from a directory or by hub name, for comparison."""
     INSTALLED = "installed"
-    """An encoder of an installed package."""
     NONE = "none"
-    """No images at all: a control for the benefit of vision."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -42,8 +38,6 @@ class EncoderSource:
     """Which encoder to use and where its weights come from."""
 
     kind: EncoderKind = EncoderKind.PIXIO
-    """PIXIO: trained weights. RANDOM: untrained Pixio. RESNET, RESNET18: trained from scratch. TIMM, TRANSFORMERS: a
-    model from that library. INSTALLED: one of an installed package. NONE: no images."""
     path: str | None = None
     """pixio: a pixio-robot directory (of an encoder, or of a policy with one), a Hugging Face directory, an official
     `.pth` file or a hub name; timm: a weights file (.safetensors, .pth) to use instead of downloading; transformers: a

@@ -42,8 +42,6 @@ class CurateConfig(Thresholds):
     sidecars: str | None = None
     """Folder of sidecars to read `mae_loss` from instead of computing it."""
     executor: Executor = Executor.PROCESSES
-    """Where to run the workers. PROCESSES: this machine; RAY: a Ray cluster on which `data` and `out` are shared
-    storage."""
     workers: int = number(0, at_least=0)
     """Number of scoring processes; 0: one per core, with Ray one per core of the cluster."""
     timeout_s: float = number(300.0, above=0)

@@ -9,7 +9,8 @@ from pixio_robot.choice import Choice
 
 
 class Sampling(Choice):
-    """Which frames of a video to take: a number per second, every n-th, or the key frames."""
+    """Which frames of a video to take. RATE: `frames_per_second`; EVERY: every n-th frame, with n = `every`;
+    KEYFRAMES: key frames only, about ten times faster."""
 
     RATE = "rate"
     EVERY = "every"

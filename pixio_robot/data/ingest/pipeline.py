@@ -51,8 +51,6 @@ class IngestConfig:
     out: str = ""
     """Output folder for the shards."""
     sampling: Sampling = Sampling.RATE
-    """How to choose the frames of a video. RATE: at `frames_per_second`; EVERY: every n-th frame, with n = `every`;
-    KEYFRAMES: key frames only, about ten times faster."""
     frames_per_second: float = number(4.0, at_least=0.001, at_most=1000)
     """With RATE: frames to take per second of video."""
     every: int = number(1, at_least=1, at_most=10**9)
@@ -76,8 +74,6 @@ class IngestConfig:
     """Your own function, as `module:function`, that hides faces or plates in every frame before it is written; see
     `PrivacyHook`. Its code is run."""
     executor: Executor = Executor.PROCESSES
-    """Where to run the workers. PROCESSES: this machine; RAY: a Ray cluster on which `source` and `out` are shared
-    storage."""
     workers: int = number(0, at_least=0, at_most=4096)
     """Number of decoding processes; 0: one per core."""
     timeout_s: float = number(120.0, at_least=1, at_most=10**6)

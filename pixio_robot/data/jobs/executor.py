@@ -25,7 +25,8 @@ __all__ = ["Executor", "Job", "JobResult", "run_tasks"]
 
 
 class Executor(Choice):
-    """PROCESSES: spawned on this machine. RAY: on all machines of a Ray cluster, which must share the storage."""
+    """Where the workers run. PROCESSES: on this machine. RAY: on all machines of a Ray cluster, which must share the
+    storage."""
 
     PROCESSES = "processes"
     RAY = "ray"
