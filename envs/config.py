@@ -15,7 +15,7 @@ from pixio_robot.fields import check_fields, number, one_of
 
 
 class RenderQuality(Choice):
-    """FULL: MuJoCo's own look, with shadows and antialiasing. FAST: without both, and with simplified meshes."""
+    """full: MuJoCo's own look, with shadows and antialiasing. fast: without both, and with simplified meshes."""
 
     FULL = "full"
     FAST = "fast"
@@ -24,9 +24,10 @@ class RenderQuality(Choice):
 class Variation(Choice):
     """What is randomised in each episode besides the initial positions of objects.
 
-    TEXTURES randomises the surface's texture and the colours, LIGHTING the light's position, colour and intensity,
-    CAMERA the pose of the fixed camera; DISTRACTORS adds objects that cannot be touched. CLUTTERED is all but CAMERA,
-    ALL is everything. Each uses its own random stream of the episode's seed, so adding one does not change the others.
+    `textures` randomises the surface's texture and the colours, `lighting` the light's position, colour and intensity,
+    `camera` the pose of the fixed camera; `distractors` adds objects that cannot be touched. `cluttered` is all but
+    `camera`, `all` is everything. Each uses its own random stream of the episode's seed, so adding one does not change
+    the others.
     """
 
     NONE = "none"
@@ -47,7 +48,7 @@ class Variation(Choice):
 class Engine(Choice):
     """Engine for physics and rendering.
 
-    MUJOCO: MuJoCo on a CPU core, rendered with OpenGL. WARP: MuJoCo Warp, all worlds at once on a GPU (or, slowly, on
+    mujoco: MuJoCo on a CPU core, rendered with OpenGL. warp: MuJoCo Warp, all worlds at once on a GPU (or, slowly, on
     the CPU), rendered by its ray tracer; for the tabletop tasks, in `evaluate` and `collect`. Needs the extra `warp`.
     """
 
@@ -62,8 +63,8 @@ WARP_VARIATIONS = (Variation.NONE, Variation.CAMERA)
 class Controller(Choice):
     """The action space of a robosuite task.
 
-    OSC_POSE: change of the gripper's pose. OSC_POSE_ABSOLUTE: its pose in the world frame (axis-angle).
-    JOINT_POSITION: change of the joint angles. In each, the last dimension is the gripper.
+    osc_pose: change of the gripper's pose. osc_pose_absolute: its pose in the world frame (axis-angle).
+    joint_position: change of the joint angles. In each, the last dimension is the gripper.
     """
 
     OSC_POSE = "osc_pose"
@@ -170,8 +171,8 @@ class EnvConfig:
             if self.simulator is not Simulator.TABLETOP:
                 raise UserError(f"engine=warp supports only tabletop tasks; use engine=mujoco for task={self.task}.")
             if self.variation not in WARP_VARIATIONS:
-                names = " or ".join(level.name for level in WARP_VARIATIONS)
-                raise UserError(f"engine=warp supports variation {names}, not {self.variation.name}.")
+                names = " or ".join(level.value for level in WARP_VARIATIONS)
+                raise UserError(f"engine=warp supports variation {names}, not {self.variation.value}.")
         if self.look_seed is not None and self.variation is Variation.NONE:
             raise UserError(f"look_seed={self.look_seed} needs a variation.")
         self._check_make_settings()

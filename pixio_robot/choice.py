@@ -1,4 +1,4 @@
-"""Case-insensitive enumerations for settings (`adapt.mode=lora`)."""
+"""Case-insensitive enumerations for settings (`adapt.mode=lora`), which we write in lower case."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ class _CaseInsensitiveMeta(enum.EnumMeta):
 
 class Choice(enum.Enum, metaclass=_CaseInsensitiveMeta):
     """An enumeration with upper-case member names that can be looked up in any case."""
+
+
+def option_name(member: enum.Enum) -> str:
+    """The member as users write it. Enumerations other than ours, which an installed policy may have, know one case."""
+    return member.name.lower() if isinstance(member, Choice) else member.name
 
 
 def parse_choice[Member: Choice](kind: type[Member], value: Member | str, setting: str) -> Member:

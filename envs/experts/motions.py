@@ -30,8 +30,8 @@ def check_controller(config: EnvConfig) -> None:
     """Raise UserError for a controller that does not accept gripper motions."""
     if config.controller is Controller.JOINT_POSITION:
         raise UserError(
-            "Experts and random play need a controller of the gripper's pose, controller=OSC_POSE or "
-            f"OSC_POSE_ABSOLUTE, not {config.controller.name}."
+            "Experts and random play need a controller of the gripper's pose, controller=osc_pose or "
+            f"osc_pose_absolute, not {config.controller.value}."
         )
 
 

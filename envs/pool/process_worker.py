@@ -32,7 +32,7 @@ _ENVIRONMENT_LOCK = threading.Lock()
 
 
 class StartMethod(Choice):
-    """SPAWN: each worker is a new interpreter. FORKSERVER: workers are forked from a process that has already imported
+    """spawn: each worker is a new interpreter. forkserver: workers are forked from a process that has already imported
     the simulator."""
 
     SPAWN = "spawn"

@@ -55,7 +55,7 @@ class CollectConfig:
     timeout_s: float = number(600.0, above=0)
     """Seconds without a finished episode after which its simulator is considered dead and replaced."""
     worlds: int = number(64, at_least=1)
-    """Number of worlds simulated at once with env.engine=WARP."""
+    """Number of worlds simulated at once with env.engine=warp."""
     overwrite: bool = False
     """Replace the store at `out` if it was created by pixio-robot."""
 

@@ -66,7 +66,7 @@ def _image_cameras(config: EnvConfig, metadata: EnvMetadata) -> dict[str, Camera
             f"{config.task} cannot be rendered ({metadata.render_error}): use it without images, with cameras=[]."
         )
     if config.render_quality is not _DEFAULTS.render_quality:
-        raise UserError(f"{config.task} renders images itself: leave out render_quality={config.render_quality.name}.")
+        raise UserError(f"{config.task} renders images itself: leave out render_quality={config.render_quality.value}.")
     cameras = {}
     for name in names:
         if name not in metadata.image_sizes:

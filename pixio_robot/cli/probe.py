@@ -45,7 +45,7 @@ class ProbeCommand(StageSettings):
 
     def __post_init__(self) -> None:
         if len(set(self.levels)) < len(self.levels):
-            raise UserError(f"levels lists a variation twice: {[level.name for level in self.levels]}.")
+            raise UserError(f"levels lists a variation twice: {[level.value for level in self.levels]}.")
 
 
 def _load_or_gather_truth(command: ProbeCommand, env: EnvConfig) -> tuple[GroundTruth, str]:

@@ -20,8 +20,8 @@ LEAST_EPISODES = 10
 
 
 class StopRule(Choice):
-    """NEVER: do not stop early. WIDTH: stop once the success rate is known to within +-`half_width`. RATE: once it is
-    clearly above or below `rate`. VERSUS: once it is clearly better or worse than `versus` on the same seeds."""
+    """never: do not stop early. width: stop once the success rate is known to within +-`half_width`. rate: once it is
+    clearly above or below `rate`. versus: once it is clearly better or worse than `versus` on the same seeds."""
 
     NEVER = "never"
     WIDTH = "width"
@@ -35,18 +35,18 @@ class StopConfig:
 
     rule: StopRule = StopRule.NEVER
     half_width: float = number(0.1, above=0, below=1)
-    """Target half width of the interval as a fraction, for rule WIDTH."""
+    """Target half width of the interval as a fraction, for rule `width`."""
     rate: float = number(0.5, above=0, below=1)
-    """Success rate to compare with as a fraction, for rule RATE."""
+    """Success rate to compare with as a fraction, for rule `rate`."""
     versus: str | None = None
-    """Directory of a finished evaluation of the same environment with the same seeds, for rule VERSUS."""
+    """Directory of a finished evaluation of the same environment with the same seeds, for rule `versus`."""
     confidence: float = number(0.95, above=0, below=1)
     """Confidence level of the confidence sequence that the rule uses."""
 
     def __post_init__(self) -> None:
         check_fields(self, "stop.")
         if self.rule is StopRule.VERSUS and self.versus is None:
-            raise UserError("stop.rule=VERSUS needs stop.versus, the directory of the evaluation to compare with.")
+            raise UserError("stop.rule=versus needs stop.versus, the directory of the evaluation to compare with.")
 
 
 def confidence_sequence(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -110,7 +110,7 @@ class StopMonitor:
     """
 
     def __init__(self, seeds: Sequence[int], config: StopConfig, reference: Mapping[int, bool]) -> None:
-        """Raises UserError if the rule is VERSUS and `reference` lacks a seed."""
+        """Raises UserError if the rule is `versus` and `reference` lacks a seed."""
         missing = [seed for seed in seeds if seed not in reference] if config.rule is StopRule.VERSUS else []
         if missing:
             raise UserError(

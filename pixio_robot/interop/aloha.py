@@ -52,8 +52,8 @@ _IMAGES = "observations/images"
 class Jpeg(Choice):
     """Channel order of the JPEG images.
 
-    ACT: red and blue are swapped in the files, because the recorder passes RGB images to OpenCV, which expects BGR.
-    STANDARD: as in any ordinary JPEG.
+    act: red and blue are swapped in the files, because the recorder passes RGB images to OpenCV, which expects BGR.
+    standard: as in any ordinary JPEG.
     """
 
     ACT = "act"

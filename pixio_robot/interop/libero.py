@@ -51,8 +51,8 @@ _COLUMNS = {
 class Pairing(Choice):
     """Which action belongs to an observation.
 
-    NEXT: the one taken when it was seen, which the files store one row later. The first action and the last observation
-    of every episode have no partner and are left out. STORED: the one in the same row, whose result it shows.
+    next: the one taken when it was seen, which the files store one row later. The first action and the last observation
+    of every episode have no partner and are left out. stored: the one in the same row, whose result it shows.
     """
 
     NEXT = "next"

@@ -39,7 +39,7 @@ _KNOWN = ("rewards", "success", "seed", "info")
 
 
 class Images(Choice):
-    """MP4: video files beside the npz. NPZ: arrays inside it."""
+    """mp4: video files beside the npz. npz: arrays inside it."""
 
     MP4 = "mp4"
     NPZ = "npz"

@@ -22,8 +22,8 @@ _NO_BLOCKS = "the parameters of this encoder are not named by numbered blocks, l
 
 
 class Adaptation(Choice):
-    """FROZEN: nothing is trained. LAST_K: the last blocks. LORA: low-rank adapters on every linear layer of the blocks,
-    whose weights themselves stay frozen. FULL: everything."""
+    """frozen: nothing is trained. last_k: the last blocks. lora: low-rank adapters on every linear layer of the blocks,
+    whose weights themselves stay frozen. full: everything."""
 
     FROZEN = "frozen"
     LAST_K = "last_k"
@@ -37,16 +37,16 @@ class AdaptConfig:
 
     mode: Adaptation = Adaptation.FROZEN
     last_k: int = number(2, at_least=1)
-    """LAST_K: number of last blocks to train, together with the final norm."""
+    """last_k: number of last blocks to train, together with the final norm."""
     layer_decay: float = number(1.0, above=0, at_most=1)
     """Layer-wise learning rate decay: ratio to the rate of the next deeper layer (BEiT, arXiv 2106.08254, and MAE use
     0.65 to 0.75)."""
     lora_rank: int = number(8, at_least=1)
-    """LORA: rank of the adapters."""
+    """lora: rank of the adapters."""
     lora_alpha: float = number(16.0, above=0)
-    """LORA: the adapters' output is scaled by lora_alpha / lora_rank."""
+    """lora: the adapters' output is scaled by lora_alpha / lora_rank."""
     lora_seed: int = 0
-    """LORA: random seed of the adapters' initial weights."""
+    """lora: random seed of the adapters' initial weights."""
 
     def __post_init__(self) -> None:
         check_fields(self, "adapt.")
@@ -101,8 +101,8 @@ def _check_adapters_used(encoder: ForeignEncoder | InstalledEncoder, unused: set
         weight.requires_grad_(False)
     if bypassed:
         raise UserError(
-            f"adapt.mode=LORA: this encoder reads the weights of {format_names(bypassed)} past their layers, so that "
-            "adapters there would have no effect. Use LAST_K or FULL, or another encoder."
+            f"adapt.mode=lora: this encoder reads the weights of {format_names(bypassed)} past their layers, so that "
+            "adapters there would have no effect. Use last_k or full, or another encoder."
         )
 
 
@@ -125,7 +125,7 @@ def _set_trainable(encoder: nn.Module, config: AdaptConfig) -> None:
             # What follows the last block (the final norm) is trained with it.
             deepest_block = max((depths[name] for name in depths if _BLOCK_PATTERN.search(name)), default=0)
             if deepest_block == 0:
-                raise UserError(f"adapt.mode=LAST_K: {_NO_BLOCKS}. Use FROZEN or FULL.")
+                raise UserError(f"adapt.mode=last_k: {_NO_BLOCKS}. Use frozen or full.")
             first = max(deepest_block - config.last_k + 1, 0)
         case _:
             assert_never(config.mode)

@@ -19,9 +19,9 @@ from pixio_robot.vision.pixio import PixioEncoder, TrainedEncoder, read_pretrain
 
 
 class EncoderKind(Choice):
-    """PIXIO: trained weights. RANDOM: untrained Pixio, a control for the benefit of pretraining. RESNET (small) and
-    RESNET18 (diffusion policy's, with GroupNorm): trained from scratch with the policy. TIMM, TRANSFORMERS: a model
-    from that library. INSTALLED: one of an installed package. NONE: no images, a control for the benefit of vision."""
+    """pixio: trained weights. random: untrained Pixio, a control for the benefit of pretraining. resnet (small) and
+    resnet18 (diffusion policy's, with GroupNorm): trained from scratch with the policy. timm, transformers: a model
+    from that library. installed: one of an installed package. none: no images, a control for the benefit of vision."""
 
     PIXIO = "pixio"
     RANDOM = "random"

@@ -26,14 +26,14 @@ def insert_adapters(encoder: nn.Module, targets: Sequence[str], rank: int, alpha
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        raise UserError("adapt.mode=LORA requires peft: pip install 'pixio-robot[encoders]'.") from None
+        raise UserError("adapt.mode=lora requires peft: pip install 'pixio-robot[encoders]'.") from None
     if has_adapters(encoder):
         raise UserError(
-            "adapt.mode=LORA: this encoder already has adapters. To continue training them, leave it as it is; for new "
+            "adapt.mode=lora: this encoder already has adapters. To continue training them, leave it as it is; for new "
             "ones, save the encoder, which merges them into its weights, and load it again."
         )
     if not targets:
-        raise UserError(f"adapt.mode=LORA: there is no linear layer in the blocks of a {type(encoder).__name__}.")
+        raise UserError(f"adapt.mode=lora: there is no linear layer in the blocks of a {type(encoder).__name__}.")
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets))  # pyright: ignore[reportArgumentType]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

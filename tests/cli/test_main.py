@@ -94,7 +94,7 @@ BAD_INPUT = [
     ("collect episodes=abc", "'abc'"),
     ("collect env=lft", "Did you mean 'lift'?"),
     ("collect env.task=Lfit", "Did you mean 'Lift'?"),
-    ("collect env.render_quality=fasst", "FAST"),
+    ("collect env.render_quality=fasst", "Did you mean 'fast'?"),
     ("collect env.cameras=[font]", "front"),
     ("collect foo", "foo"),
     ("ingest source=footage[a]", "cannot parse 'source=footage[a]'"),

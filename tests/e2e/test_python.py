@@ -101,7 +101,7 @@ def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, smooth_policy, 
     assert "smooth" in Path("runs/py/report.html").read_text()
     # The encoder of one's own.
     mine = ["encoder=installed", "encoder.name=stripes", "encoder.options={width: 64}", "encoder.pretrained=false"]
-    run("train", *short, *mine, "adapt.mode=FULL", "out=runs/py/policies/stripes")
+    run("train", *short, *mine, "adapt.mode=full", "out=runs/py/policies/stripes")
     saved = json.loads(Path("runs/py/policies/stripes/model/config.json").read_text())
     assert saved["encoder"]["description"]["config"]["package"] == "my-encoders"
     assert saved["extra"]["label"] == "stripes from scratch"

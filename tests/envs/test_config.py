@@ -46,9 +46,9 @@ def test_the_experts_say_what_they_know():
     with pytest.raises(UserError, match="Panda"):
         make_expert(EnvConfig(robot="UR5e"))
     joints = EnvConfig(controller=Controller.JOINT_POSITION)
-    with pytest.raises(UserError, match="OSC_POSE"):
+    with pytest.raises(UserError, match="osc_pose"):
         make_expert(joints)
-    with pytest.raises(UserError, match="OSC_POSE"):
+    with pytest.raises(UserError, match="osc_pose"):
         RandomPlay().reset(SimpleNamespace(config=joints), np.random.default_rng(0))  # type: ignore[arg-type]
 
 

@@ -196,7 +196,7 @@ def test_a_transformers_model_that_takes_patches_in_place_of_images_is_refused(t
             AdaptConfig(mode=Adaptation.LORA),
             r"reads the weights of model\.blocks\.0\.attn\.qkv",
         ),
-        ("regnetx_002", AdaptConfig(mode=Adaptation.LAST_K), r"adapt\.mode=LAST_K: .* not named by numbered blocks"),
+        ("regnetx_002", AdaptConfig(mode=Adaptation.LAST_K), r"adapt\.mode=last_k: .* not named by numbered blocks"),
     ],
 )
 def test_an_adaptation_that_would_not_do_what_it_says_is_refused(name, settings, words):

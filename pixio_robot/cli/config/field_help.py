@@ -11,6 +11,7 @@ import re
 import textwrap
 import typing
 
+from pixio_robot.choice import option_name
 from pixio_robot.fields import LIMITS, NAMES, field_metadata
 
 OBVIOUS_RANGES = ("at least 0", "at least 1", "above 0")
@@ -34,7 +35,7 @@ def field_help(schema: type, name: str) -> str:
     for kind in _types(schema, name):
         if issubclass(kind, enum.Enum):
             text = text or " ".join(paragraphs(kind))
-            names += [member.name for member in kind]
+            names += map(option_name, kind)
     spoken_of = {word.strip("`.,:;()").lower() for word in text.split()}
     if any(choice.lower() not in spoken_of for choice in names):
         text = f"{text} One of {', '.join(names)}."

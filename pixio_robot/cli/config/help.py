@@ -15,6 +15,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from pixio_robot.choice import option_name
 from pixio_robot.cli.config.field_help import field_help, nested_field_help, paragraphs
 
 WIDEST, NARROWEST, USUAL_WIDTH = 120, 80, 110
@@ -114,7 +115,7 @@ def format_value(node: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, enum.Enum):
-        return value.name
+        return option_name(value)
     return "''" if value == "" else str(value)
 
 

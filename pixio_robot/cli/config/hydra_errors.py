@@ -11,6 +11,7 @@ from typing import Any
 
 from hydra.errors import OverrideParseException
 
+from pixio_robot.choice import Choice
 from pixio_robot.cli.config.foreign_settings import equivalent_note, find_equivalent_setting
 from pixio_robot.cli.config.help import group_options
 from pixio_robot.cli.config.overrides import config_directory
@@ -54,6 +55,12 @@ def to_user_error(error: Exception, command: str, valid_keys: list[str], words: 
         return UserError(
             f"{key} takes one value. Add -m to run `{command}` with each of {values}, or pass a list: [{values}]."
         )
+    no_option = re.search(r"Invalid value '(.*)', expected one of \[(.*)\]", first)
+    if no_option and full_key:
+        names = no_option[2].split(", ")
+        if any(names == list(kind.__members__) for kind in Choice.__subclasses__()):
+            names = [name.lower() for name in names]
+        return UserError(f"{unknown_name(full_key, no_option[1], names)}{config_file}")
     if "is not a ListConfig" in first and full_key:
         return UserError(f"{full_key} takes a list: {full_key}=[A] or {full_key}=[A,B].")
     if "Cannot merge DictConfig with" in first and full_key:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class DuplicateHandling(Choice):
-    """KEEP: keep all duplicates. DROP: keep only the first of each."""
+    """keep: keep all duplicates. drop: keep only the first of each."""
 
     KEEP = "keep"
     DROP = "drop"

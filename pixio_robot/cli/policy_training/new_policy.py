@@ -107,7 +107,7 @@ def _cached_views(command: TrainCommand) -> Views | None:
     conditioning = command.policy.conditioning
     if command.encoder.kind is EncoderKind.NONE or command.adapt.mode is not Adaptation.FROZEN:
         if command.cached_views:
-            raise UserError("cached_views needs a frozen encoder: set adapt.mode=FROZEN, or cached_views=0.")
+            raise UserError("cached_views needs a frozen encoder: set adapt.mode=frozen, or cached_views=0.")
         return None
     if conditioning.changes_images and not command.cached_views:
         return None

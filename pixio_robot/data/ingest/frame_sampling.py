@@ -9,8 +9,8 @@ from pixio_robot.choice import Choice
 
 
 class Sampling(Choice):
-    """Which frames of a video to take. RATE: `frames_per_second`; EVERY: every n-th frame, with n = `every`;
-    KEYFRAMES: key frames only, about ten times faster."""
+    """Which frames of a video to take. rate: `frames_per_second`; every: every n-th frame, with n = `every`;
+    keyframes: key frames only, about ten times faster."""
 
     RATE = "rate"
     EVERY = "every"

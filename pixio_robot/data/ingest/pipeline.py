@@ -52,11 +52,11 @@ class IngestConfig:
     """Output folder for the shards."""
     sampling: Sampling = Sampling.RATE
     frames_per_second: float = number(4.0, at_least=0.001, at_most=1000)
-    """With RATE: frames to take per second of video."""
+    """With `rate`: frames to take per second of video."""
     every: int = number(1, at_least=1, at_most=10**9)
-    """With EVERY: take every n-th frame."""
+    """With `every`: take every n-th frame."""
     max_frames_per_video: int = number(2000, at_least=1, at_most=10**9)
-    """Maximum frames per video, image folder or tar. With RATE, longer videos are sampled at a lower rate over their
+    """Maximum frames per video, image folder or tar. With `rate`, longer videos are sampled at a lower rate over their
     whole length; otherwise the first frames are taken. Images are chosen evenly spaced."""
     short_side: int = 320
     """Shrink larger frames until their shorter side has this many pixels; 0 keeps the size."""

@@ -25,7 +25,7 @@ __all__ = ["Executor", "Job", "JobResult", "run_tasks"]
 
 
 class Executor(Choice):
-    """Where the workers run. PROCESSES: on this machine. RAY: on all machines of a Ray cluster, which must share the
+    """Where the workers run. processes: on this machine. ray: on all machines of a Ray cluster, which must share the
     storage."""
 
     PROCESSES = "processes"

@@ -9,7 +9,7 @@ from pixio_robot.interop.lerobot.features import ACTION, REWARD, SUCCESS
 
 
 class Images(Choice):
-    """IMAGE: lossless PNG inside the rows. VIDEO: mp4, small but lossy."""
+    """image: lossless PNG inside the rows. video: mp4, small but lossy."""
 
     IMAGE = "image"
     VIDEO = "video"

@@ -1,12 +1,16 @@
 """`--help` explains every setting, and what it prints can be typed."""
 
 import dataclasses
+import enum
 import importlib
 import re
 
 import pytest
+from omegaconf import OmegaConf
 
+from pixio_robot.choice import Choice
 from pixio_robot.cli.config.field_help import field_help
+from pixio_robot.cli.config.help import format_value
 from pixio_robot.cli.settings import RunSettings
 from policies.registry import POLICIES
 
@@ -58,8 +62,8 @@ def test_what_a_setting_may_be_is_named(help_of):
     for names in (
         "One of min_max, mean_std, quantile",
         "One of ddim, ddpm, dpm_solver",
-        "PIXIO: trained weights",
-        "LORA: low-rank",
+        "pixio: trained weights",
+        "lora: low-rank",
     ):
         assert names in text
 
@@ -73,6 +77,13 @@ def test_groups_and_experiments_are_those_that_the_command_takes(help_of):
     assert re.search(r"^  env=NAME", collect, re.MULTILINE)
     assert "policy=NAME" not in collect
     assert "diffusion_policy_cnn" not in collect
+
+
+def test_choices_are_in_the_case_that_is_accepted():
+    ours, theirs = Choice("Ours", {"FAST": "fast"}), enum.Enum("Theirs", {"FAST": "fast"})
+    schema = dataclasses.make_dataclass("Schema", [("ours", ours, ours.FAST), ("theirs", theirs, theirs.FAST)])
+    assert (field_help(schema, "ours"), field_help(schema, "theirs")) == ("One of fast.", "One of FAST.")
+    assert [format_value(node) for node in OmegaConf.structured(schema)._content.values()] == ["fast", "FAST"]
 
 
 def test_settings_whose_source_is_not_there_are_left_unexplained():
