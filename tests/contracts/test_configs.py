@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from pixio_robot.choice import Choice
 from pixio_robot.cli import collect, curate, distill, evaluate, footage, ingest, pretrain, probe, report, serve, train
 from pixio_robot.cli.config.compose import load_settings
+from pixio_robot.cli.config.examples import EXAMPLES, PAGES
 from pixio_robot.cli.config.overrides import config_directory
 from pixio_robot.cli.config.policy_group import register_policies
 from pixio_robot.cli.main import COMMANDS
@@ -82,6 +83,16 @@ def test_every_choice_of_a_group_composes(command: str, group: str) -> None:
     assert names
     for name in names:
         load_settings(command, SCHEMAS[command], [*NEEDED.get(command, []), f"{group}={name}"])
+
+
+@pytest.mark.parametrize("command", SCHEMAS)
+def test_the_examples_of_help_compose(command: str) -> None:
+    assert (ROOT.parent / "docs" / f"{PAGES[command]}.md").is_file()
+    for example in EXAMPLES[command]:
+        called, *words = shlex.split(example)
+        assert called == command
+        for run in _runs(words):
+            load_settings(command, SCHEMAS[command], list(run))
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -16,6 +16,7 @@ from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from pixio_robot.choice import option_name
+from pixio_robot.cli.config.examples import example_lines
 from pixio_robot.cli.config.field_help import field_help, nested_field_help, paragraphs
 
 WIDEST, NARROWEST, USUAL_WIDTH = 120, 80, 110
@@ -55,6 +56,7 @@ def help_text(
     parts = [
         *(textwrap.fill(part, width) for part in paragraphs(schema)),
         " ".join(["usage: pixio-robot", command, *words, "key=value ..."]),
+        "\n".join(example_lines(command)),
         "\n".join(textwrap.wrap(" ".join(intro), width)),
         "\n".join(_setting_table(lines, width)),
         "\n".join(_group_lines(configs, command, chosen, width)),
