@@ -85,7 +85,7 @@ class MujocoRendering:
         }
 
     def _object_state(self) -> list[np.ndarray]:
-        """What `object_state` adds to the state, in the order of `spec.object_names`."""
+        """What `object_state` adds to the state, in the order of `seeded_spec.object_names`."""
         if not self.config.object_state:
             return []
         bodies = list(self._body_ids.values())
