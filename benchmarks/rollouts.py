@@ -36,6 +36,7 @@ from envs.pool.process_worker import single_threaded_children
 from envs.pool.worker_pool import make_pool
 from envs.recording.collect import CollectConfig, collect
 from envs.registry import make_env
+from envs.spec import max_episode_steps
 from pixio_robot.child_processes import hide_main_module
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.stats import compute_statistics
@@ -177,7 +178,7 @@ def main() -> None:
             for name in names:
                 play, pids = contestants[name]
                 began, cpu_began = time.perf_counter(), cpu_seconds(pids())
-                episodes = play(arguments.episodes) / config.steps
+                episodes = play(arguments.episodes) / max_episode_steps(config)
                 wall.setdefault(name, []).append(60 * episodes / (time.perf_counter() - began))
                 cpu.setdefault(name, []).append((cpu_seconds(pids()) - cpu_began) / episodes)
                 print(f"{name:9} {wall[name][-1]:7.1f} episodes/min, {cpu[name][-1]:.2f} CPU s an episode", flush=True)
@@ -199,7 +200,7 @@ def main() -> None:
         "rounds": wall,
         "settings": {
             "task": config.task,
-            "horizon": config.steps,
+            "horizon": max_episode_steps(config),
             "execute": EXECUTE,
             "slots": SLOTS,
             "rows_of_async": ROWS,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.robomimic.task import check_same_env_args, load_recorded_env, with_absolute_path
-from envs.tasks import DEFAULT_HORIZON, THIRD_PARTY, Simulator, get_task, registered_horizon
+from envs.tasks import THIRD_PARTY, Simulator, get_task, registered_horizon
 from pixio_robot.choice import Choice
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.fields import check_fields, number, one_of
@@ -253,19 +253,6 @@ class EnvConfig:
     @property
     def simulator(self) -> Simulator:
         return get_task(self.task).simulator
-
-    @property
-    def steps(self) -> int:
-        """The effective horizon."""
-        if self.horizon is not None:
-            return self.horizon
-        if self.python:
-            from envs.third_party.base import get_env_metadata
-
-            return get_env_metadata(self).horizon or DEFAULT_HORIZON
-        if self.simulator is Simulator.GYMNASIUM:
-            return registered_horizon(self.task)
-        return get_task(self.task).horizon
 
     def half_sizes(self) -> dict[str, float]:
         """Object -> half side of the cube in metres, after scaling."""

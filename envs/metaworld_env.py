@@ -15,7 +15,7 @@ from envs.config import CAMERAS, EnvConfig
 from envs.mujoco_env import MujocoEnv
 from envs.rendering.renderer import DEFAULT_GROUPS
 from envs.seeding import global_seed
-from envs.spec import make_env_spec
+from envs.spec import make_env_spec, max_episode_steps
 from envs.tasks import TASKS
 from envs.validation import check_finite_vector
 from pixio_robot.errors import UserError
@@ -47,7 +47,7 @@ def _make_metaworld_env(config: EnvConfig) -> Any:
 
     env = type(f"PixioRobot{task_class.__name__}", (task_class,), {"_initialize_simulation": initialize})()
     env._freeze_rand_vec, env.seeded_rand_vec = False, True
-    env.max_path_length = config.steps  # beyond it, it refuses to step
+    env.max_path_length = max_episode_steps(config)  # beyond it, it refuses to step
     env._partially_observable = False  # the policies need the goal; the cached space would zero it
     env.__dict__.pop("sawyer_observation_space", None)
     env._set_task_called = True

@@ -12,6 +12,7 @@ import numpy as np
 
 from envs.config import EnvConfig
 from envs.rendering.views import MujocoRendering
+from envs.spec import max_episode_steps
 from envs.validation import check_step
 from pixio_robot.types import DemoSpec, Frame, StepResult
 
@@ -25,7 +26,7 @@ class MujocoEnv(MujocoRendering, abc.ABC):
 
     def __init__(self, config: EnvConfig, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         super().__init__(config, model, data)
-        self._horizon = config.steps
+        self._horizon = max_episode_steps(config)
 
     @abc.abstractmethod
     def _start(self, seed: int) -> None: ...

@@ -1,4 +1,5 @@
-"""The DemoSpec and action bounds of a configuration; starts no simulator, except for third-party tasks."""
+"""The DemoSpec, action bounds and episode length of a configuration; starts no simulator, except for third-party tasks:
+those with `python=` in a process of that Python, once."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from envs.robomimic.spec import robomimic_spec
 from envs.robomimic.task import action_limits
 from envs.robosuite.spec import ABSOLUTE_REACH, robosuite_spec
 from envs.tabletop.spec import tabletop_spec
-from envs.tasks import THIRD_PARTY, Simulator
+from envs.tasks import DEFAULT_HORIZON, THIRD_PARTY, Simulator, get_task, registered_horizon
 from pixio_robot.types import DemoSpec
 
 _SPECS = {
@@ -44,3 +45,16 @@ def action_bounds(config: EnvConfig) -> tuple[np.ndarray, np.ndarray]:
     if config.controller is Controller.OSC_POSE_ABSOLUTE:
         high[:6] = ABSOLUTE_REACH
     return -high, high
+
+
+def max_episode_steps(config: EnvConfig) -> int:
+    """The control steps after which an episode ends: `horizon`, or the task's own."""
+    if config.horizon is not None:
+        return config.horizon
+    if config.python:
+        from envs.third_party.base import get_env_metadata
+
+        return get_env_metadata(config).horizon or DEFAULT_HORIZON
+    if config.simulator is Simulator.GYMNASIUM:
+        return registered_horizon(config.task)
+    return get_task(config.task).horizon

@@ -17,6 +17,7 @@ from envs.experts.random_play import PLAY_STREAM, RandomPlay
 from envs.experts.registry import make_expert
 from envs.pool.parallel_map import ordered_map
 from envs.registry import cached_env
+from envs.spec import max_episode_steps
 from pixio_robot.data.video.encode import video_writer
 from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number, one_of
@@ -93,7 +94,7 @@ def record_footage(env_config: EnvConfig, config: FootageConfig) -> FootageRepor
         env_config,
         image_size=config.image_size,
         cameras=list(config.cameras),
-        horizon=max(config.steps_per_video, env_config.steps),
+        horizon=max(config.steps_per_video, max_episode_steps(env_config)),
     )
     _prepare_directory(out, env_config, config)
     numbers = range(config.first_seed, config.first_seed + config.videos)
@@ -151,7 +152,7 @@ def _frames(env_config: EnvConfig, config: FootageConfig, number: int) -> Iterat
         seed = number * _SEEDS_PER_VIDEO + episode
         rng = np.random.default_rng([seed, PLAY_STREAM])
         playing = rng.random() < config.play_share
-        steps = int(rng.integers(*_PLAY_STEPS)) if playing else env_config.steps
+        steps = int(rng.integers(*_PLAY_STEPS)) if playing else max_episode_steps(env_config)
         actor = RandomPlay() if playing else make_expert(env_config)
         frame = env.reset(seed)
         actor.reset(env, rng)

@@ -9,6 +9,7 @@ import numpy as np
 
 from envs.config import EnvConfig
 from envs.seeding import IsolatedGenerators
+from envs.spec import max_episode_steps
 from envs.third_party.base import ThirdPartyImageEnv
 from envs.third_party.spec import third_party_spec
 from envs.validation import check_step
@@ -34,7 +35,7 @@ class ImageEnvAdapter:
         self.config, self._env = config, env
         self.spec = third_party_spec(config, env.metadata)
         self._generators = IsolatedGenerators()
-        self._horizon = config.steps
+        self._horizon = max_episode_steps(config)
         self._steps, self._done = 0, True
 
     def reset(self, seed: int, render: bool = True) -> Frame:

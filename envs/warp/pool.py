@@ -9,7 +9,7 @@ import numpy as np
 
 from envs.config import EnvConfig
 from envs.rendering.views import object_columns
-from envs.spec import make_env_spec
+from envs.spec import make_env_spec, max_episode_steps
 from envs.tabletop.env import is_success
 from envs.warp.worlds import WarpWorlds
 from pixio_robot.errors import UserError
@@ -31,6 +31,7 @@ class WarpPool:
             raise UserError(f"num_slots must be at least 1, not {num_slots}.")
         self.config = config
         self.spec = make_env_spec(config)
+        self._horizon = max_episode_steps(config)
         self.num_slots = num_slots
         self._worlds: WarpWorlds | None = WarpWorlds(config, num_slots, device)
         self._steps = np.zeros(num_slots, int)
@@ -71,7 +72,7 @@ class WarpPool:
         zeros = np.zeros_like(worlds.eef)
         cube, target = (worlds.body_pos.get(name, zeros) for name in ("cube", "target"))
         success = is_success(self.config.task, worlds.eef, cube, target)
-        done = success | (self._steps >= self.config.steps)
+        done = success | (self._steps >= self._horizon)
         self._running[slots] = ~done[slots]
         frames = self._frames(slots, render)
         results = {

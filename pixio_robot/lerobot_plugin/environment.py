@@ -14,7 +14,7 @@ from lerobot.envs.utils import freeze_after_episode_end
 
 from envs.config import EnvConfig
 from envs.gymnasium_env import GymnasiumEnv
-from envs.spec import make_env_spec
+from envs.spec import make_env_spec, max_episode_steps
 from pixio_robot.interop.lerobot.features import ACTION, IMAGES, STATE
 
 
@@ -76,7 +76,7 @@ class _LeRobotEnv(gymnasium.ObservationWrapper):
     def __init__(self, config: EnvConfig, task: str) -> None:
         super().__init__(GymnasiumEnv(render_mode="rgb_array", **vars(config)))
         self.task, self.task_description = task, config.task
-        self._max_episode_steps = config.steps
+        self._max_episode_steps = max_episode_steps(config)
         spaces = self.observation(self.env.observation_space.spaces)  # pyright: ignore[reportAttributeAccessIssue]
         pixels = gymnasium.spaces.Dict(spaces["pixels"])
         self.observation_space = gymnasium.spaces.Dict({**spaces, "pixels": pixels})

@@ -16,7 +16,7 @@ import envs.hosted
 from envs.config import EnvConfig
 from envs.pool.worker_pool import make_pool
 from envs.registry import make_env
-from envs.spec import make_env_spec
+from envs.spec import make_env_spec, max_episode_steps
 from envs.third_party import hosted as hosted_module
 from envs.third_party.base import SimulatorProcessDied
 from envs.third_party.reproducibility import is_reproducible
@@ -66,7 +66,7 @@ def play(env, seed):
 def test_episodes_and_spec_are_those_of_our_own_python(made, task, make) -> None:
     there, here = made(hosted(task, make=make)), made(EnvConfig(task=task, make=make))
     assert there.spec == here.spec
-    assert there.config.steps == here.config.steps == 40
+    assert max_episode_steps(there.config) == max_episode_steps(here.config) == 40
     for (one, reward), (other, same) in zip(play(there, 4), play(here, 4), strict=True):
         assert reward == same
         assert np.array_equal(one.state, other.state)
@@ -137,7 +137,7 @@ def test_what_it_says_of_itself_is_in_the_spec_and_pictures_are_drawn_on_demand(
     assert (spec.cameras["top"].height, spec.cameras["top"].width) == (8, 6)
     assert spec.simulator_version.startswith(f"numpy {np.__version__}, gymnasium ")
     assert "gymnasium:mine:Spoken-v0" in spec.source
-    assert env.config.steps == 30
+    assert max_episode_steps(env.config) == 30
     assert env.reset(0).images["top"][0, 0, 0] == 1
     result = env.step(np.ones(1), render=False)
     assert not result.frame.images
@@ -195,7 +195,7 @@ OLD = """
 def test_environments_of_the_old_gym(made, module) -> None:
     module(OLD)
     env = made(hosted("gymnasium:mine:Old-v0", cameras=[]))
-    assert env.config.steps == 17
+    assert max_episode_steps(env.config) == 17
     assert env.reset(7, False).state == pytest.approx([0.07])
     assert not env.step(np.full(1, 0.5), False).done
     result = env.step(np.full(1, 0.5), False)

@@ -10,7 +10,7 @@ import pytest
 from envs.config import EnvConfig, RenderQuality
 from envs.pool.worker_pool import make_pool
 from envs.registry import make_env
-from envs.spec import make_env_spec
+from envs.spec import make_env_spec, max_episode_steps
 from envs.third_party.reproducibility import check_distinct_initial_states, is_reproducible, limitations
 from pixio_robot.errors import UserError
 
@@ -36,7 +36,7 @@ def test_pictures_and_numbers_are_those_of_its_observation(made):
         "pixels_wrist": (16, 16),
     }
     assert spec.state_names == ("agent_pos.0 [?]", "agent_pos.1 [?]", "target.0 [?]", "target.1 [?]")
-    assert (spec.control_hz, env.config.steps, spec.render_quality) == (10.0, 40, "unknown")
+    assert (spec.control_hz, max_episode_steps(env.config), spec.render_quality) == (10.0, 40, "unknown")
     frame, (observation, _) = env.reset(3), theirs.reset(seed=3)
     for action in actions(0):
         assert np.array_equal(frame.images["pixels_top"], observation["pixels"]["top"])

@@ -24,7 +24,7 @@ from envs.registry import make_env
 from envs.robomimic.env import RobomimicEnv
 from envs.robomimic.task import clip_limits, load_recorded_env
 from envs.simulator_imports import load_robosuite
-from envs.spec import action_bounds, make_env_spec
+from envs.spec import action_bounds, make_env_spec, max_episode_steps
 from pixio_robot.data.demos.editing.convert_actions import convert_actions
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
@@ -352,7 +352,7 @@ def test_two_arms_of_robosuite_1_4_are_built_too(tmp_path: Path) -> None:
         demo["obs/shouldercamera0_image"] = np.zeros((2, SIZE, SIZE, 3), np.uint8)
     import_demos(tmp_path / "transport.hdf5", tmp_path / "s", ImportConfig(state=["object", "robot1_eef_pos"]))
     env = make_env(EnvConfig(task=f"robomimic:{tmp_path / 's'}"))
-    assert (env.config.steps, env.spec.action_dim, env.spec.robot) == (700, 14, "Panda + Panda")
+    assert (max_episode_steps(env.config), env.spec.action_dim, env.spec.robot) == (700, 14, "Panda + Panda")
     env.reset(0)
     result = env.step(np.ones(14))
     assert result.frame.state.shape == (44,)

@@ -7,6 +7,7 @@ import pytest
 
 from envs.config import Controller, EnvConfig, RenderQuality
 from envs.registry import make_env
+from envs.spec import max_episode_steps
 from envs.tasks import TASKS
 from pixio_robot.errors import UserError
 
@@ -141,7 +142,7 @@ def test_bad_actions_and_finished_episodes_are_refused(lift):
         lift.step(np.zeros(6), False)
     with pytest.raises(ValueError, match="finite"):
         lift.step(np.full(7, np.nan), False)
-    for _ in range(lift.config.steps):
+    for _ in range(max_episode_steps(lift.config)):
         result = lift.step(np.zeros(7), False)
     assert result.done
     assert not result.success

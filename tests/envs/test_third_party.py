@@ -12,7 +12,7 @@ from envs.experts.registry import make_expert
 from envs.pool.worker_pool import make_pool
 from envs.registry import make_env
 from envs.rendering.renderer import Renderer
-from envs.spec import action_bounds, make_env_spec
+from envs.spec import action_bounds, make_env_spec, max_episode_steps
 from pixio_robot.errors import UserError
 
 PUSHER = "gymnasium:Pusher-v5"
@@ -40,8 +40,8 @@ def test_its_numbers_are_the_environments_own():
 
 
 def test_the_horizon_is_the_environments_and_what_it_ends_is_over():
-    assert config().steps == 100
-    assert config(horizon=7).steps == 7
+    assert max_episode_steps(config()) == 100
+    assert max_episode_steps(config(horizon=7)) == 7
     env = make_env(config("gymnasium:InvertedPendulum-v5", cameras=[]))
     env.reset(0, False)
     steps = 0

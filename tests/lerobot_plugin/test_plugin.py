@@ -20,6 +20,7 @@ from lerobot.scripts.lerobot_eval import rollout
 
 from envs.config import EnvConfig
 from envs.registry import make_env
+from envs.spec import max_episode_steps
 from pixio_robot.cli.main import dispatch
 from pixio_robot.errors import UserError
 from pixio_robot.lerobot_plugin.environment import PixioRobotEnv, _LeRobotEnv
@@ -86,7 +87,7 @@ def played_here(checkpoint: Path, seeds: list[int], noise: list[int], **acting: 
             actor.reset(slot, noise[slot])
             frames[slot] = env.reset(seeds[slot])
         steps = []
-        for _ in range(PLAIN.steps):
+        for _ in range(max_episode_steps(PLAIN)):
             actions = actor.act(frames)
             steps.append(np.stack([actions[slot] for slot in range(len(envs))]))
             frames = {slot: env.step(actions[slot]).frame for slot, env in enumerate(envs)}
