@@ -17,6 +17,7 @@ from pixio_robot.evaluation.report.templating import render, write_page
 from pixio_robot.evaluation.sweep.collect import SweepRow, format_setting
 from pixio_robot.evaluation.sweep.contrast import Contrast, find_rows, welch_contrast
 from pixio_robot.evaluation.sweep.figure import sweep_figure
+from pixio_robot.evaluation.sweep.task_means import TaskMean, average_tasks
 
 _COLUMNS = ("task", "label", "policy", "runs", "successes", "episodes", "rate", "low", "high", "interval")
 
@@ -35,15 +36,14 @@ def write_sweep(rows: Sequence[SweepRow], title: str, page: Path, against: str |
     context = {
         "title": title,
         "rows": rows,
+        "means": average_tasks(rows),
         "varied": list(rows[0].settings),
         "references": references,
         "contrast_of": lambda row: contrasts.get(id(row)),
         "interval_text": interval_text,
         "p_text": p_text,
         "format_setting": format_setting,
-        "interval_svg": lambda row: Markup(
-            interval_svg(row.low, row.rate, row.high, row.rates if len(row.rates) > 1 else ())
-        ),
+        "interval_svg": _interval_svg,
     }
     beside = {
         ".svg": sweep_figure(rows),
@@ -54,6 +54,10 @@ def write_sweep(rows: Sequence[SweepRow], title: str, page: Path, against: str |
     html = render("sweep.html.j2", autoescape=True, **context)
     write_page(page, html, {page.with_suffix(suffix): text for suffix, text in beside.items()})
     return page
+
+
+def _interval_svg(of: SweepRow | TaskMean) -> Markup:
+    return Markup(interval_svg(of.low, of.rate, of.high, of.rates if len(of.rates) > 1 else ()))
 
 
 def _json(rows: Sequence[SweepRow], contrasts: Sequence[Contrast | None], against: str | None) -> str:
