@@ -33,7 +33,9 @@ def average_tasks(rows: Sequence[SweepRow]) -> list[TaskMean]:
     """
     tasks = sorted({row.task for row in rows})
     named = {name: [row for row in rows if row.name == name] for name in {row.name for row in rows}}
-    means = [_average(name, of_name) for name, of_name in named.items() if len(of_name) == len(tasks) > 1]
+    # Rows whose policies' settings are unknown may share a name, which then stands for none of them.
+    complete = {name: each for name, each in named.items() if sorted(row.task for row in each) == tasks}
+    means = [_average(name, each) for name, each in complete.items()] if len(tasks) > 1 else []
     return sorted(means, key=lambda mean: (-mean.rate, mean.name))
 
 

@@ -33,7 +33,8 @@ def of(row: SweepRow, task: str, successes: int, label: str = "Seeker") -> Sweep
 def test_rows_that_all_tasks_have_are_averaged(row: SweepRow) -> None:
     assert average_tasks([of(row, "Lift", 90), of(row, "Lift", 20, "Other")]) == []
     rows = [of(row, "Lift", 90), of(row, "Stack", 50), of(row, "Lift", 99, "Of Lift only")]
-    (mean,) = average_tasks(rows)
+    twice = [of(row, "Lift", 10, "Twice"), of(row, "Lift", 20, "Twice")]
+    (mean,) = average_tasks([*rows, *twice])
     assert (mean.name, mean.by_task, mean.rate) == ("Seeker (bc)", {"Lift": 0.9, "Stack": 0.5}, pytest.approx(0.7))
     assert mean.low > (rows[0].low + rows[1].low) / 2, "two tasks are known better than one"
     better = [of(row, task, 95, "Better") for task in ("Lift", "Stack")]
