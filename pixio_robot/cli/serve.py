@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import secrets
 import signal
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -89,10 +87,7 @@ def _run(command: ServeCommand) -> int:
 
     asyncio.run(_serve_until_signal(server, ready))
     print(f"serve: {_latency_text(server.latency())}")
-    # About one shutdown in six crashed during interpreter teardown, because a thread of some library (not identified)
-    # outlives its objects. A server has nothing left to write, so it skips the teardown.
-    sys.stdout.flush()
-    os._exit(0)
+    return 0
 
 
 async def _serve_until_signal(server: PolicyServer, ready: Callable[[str], None]) -> None:

@@ -14,7 +14,6 @@ import ipaddress
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any
 
@@ -24,6 +23,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number
 from pixio_robot.observation_checks import check_observation, check_task
 from pixio_robot.serving.messages import LARGEST_MESSAGE, PROTOCOL, pack, unpack
+from pixio_robot.serving.policy_thread import PolicyThread
 from pixio_robot.types import DemoSpec
 
 REMEMBERED_CALLS = 10_000
@@ -105,7 +105,7 @@ class PolicyServer:
 
     def __init__(self, served: ServedPolicy, config: ServeConfig, token: str) -> None:
         self._served, self._config, self._token = served, config, token
-        self._thread = ThreadPoolExecutor(1, "policy")
+        self._thread = PolicyThread()
         self._milliseconds: collections.deque[float] = collections.deque(maxlen=REMEMBERED_CALLS)
 
     async def run(self, on_ready: Callable[[str], None] = lambda address: None) -> None:

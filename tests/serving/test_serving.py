@@ -405,6 +405,34 @@ def test_sigterm_ends_it_though_a_call_hangs(monkeypatch: pytest.MonkeyPatch) ->
         clients[0].join()
 
 
+ENDING = """
+import asyncio
+import sys
+import threading
+import numpy as np
+import torch
+from pixio_robot.serving.policy_thread import PolicyThread
+
+def call():
+    for number in range(100_000):  # what the thread's end has to give back takes longer than the interpreter's
+        torch._C._stash_obj_in_tls(str(number), [number])
+
+async def ask():
+    loop, thread = asyncio.get_running_loop(), PolicyThread()
+    await loop.run_in_executor(thread, call)
+    if sys.argv[1] == "hangs":
+        loop.run_in_executor(thread, threading.Event().wait)
+
+asyncio.run(ask())
+"""
+
+
+@pytest.mark.parametrize("policy", ["is done", "hangs"])
+def test_the_process_of_a_server_ends_well(policy: str) -> None:
+    ended = subprocess.run([sys.executable, "-c", ENDING, policy], capture_output=True, text=True, timeout=200)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_refuses_strangers(address: str) -> None:
     with pytest.raises(UserError, match="token"):
         PolicyClient(address, "another-token")
