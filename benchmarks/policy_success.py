@@ -53,7 +53,7 @@ def outcomes(row: dict[str, Any]) -> dict[int, bool]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Success of policies, episode by episode.")
     parser.add_argument("sources", nargs="+", type=Path, metavar="EVALUATION|JSON")
-    arguments = parse_arguments(parser)
+    arguments = parse_arguments(parser, note=True)
     rows: list[dict[str, Any]] = []
     for source in arguments.sources:
         rows += read_json(source)["rows"] if source.suffix == ".json" else [describe(source)]
@@ -62,15 +62,17 @@ def main() -> None:
         low, high = wilson_interval(count, total)
         print(f"{row['name']}: {row['task']}, {row['policy']}: {count} of {total} ({low:.0%} to {high:.0%})")
     for first, second in itertools.combinations(rows, 2):
-        # Camera policies and those that are told the poses have different specs, but play the same episodes.
         if first["task"] != second["task"] or first["spec_hash"] != second["spec_hash"]:
             continue
-        pair = compare_paired(outcomes(first), outcomes(second))
+        sides = outcomes(first), outcomes(second)
+        if sides[0].keys().isdisjoint(sides[1]):
+            continue
+        pair = compare_paired(*sides)
         print(
             f"{first['name']} / {second['name']}: only the first {pair.only_first}, only the second "
             f"{pair.only_second}, p = {pair.p_value:.2g}"
         )
-    save_result({"rows": rows}, arguments.out)
+    save_result({"note": arguments.note, "rows": rows}, arguments.out)
 
 
 if __name__ == "__main__":
