@@ -92,7 +92,8 @@ def _train(command: TrainCommand) -> FitResult:
 
     device, processes, seed = pick_device(command.device), current_processes(), command.loop.seed
     history = read_training_history(command.initial_policy)
-    data = open_demonstrations(command, command.validation_share, seed, history.episodes or (), history.goals)
+    cameras = [] if command.encoder.kind is EncoderKind.NONE else command.policy.conditioning.cameras or None
+    data = open_demonstrations(command, command.validation_share, seed, history.episodes or (), history.goals, cameras)
     for note in _data_warnings(command, data, history) if processes.is_main else ():
         print(f"train: {note}", flush=True)
     learned = history.extra(data.learned, data.seeds)

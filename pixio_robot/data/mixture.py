@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,16 +92,25 @@ def _concatenate_batches(batches: Sequence[Batch]) -> Batch:
     )
 
 
-def common_spec(stores: Sequence[DemoStore]) -> DemoSpec:
-    """The DemoSpec shared by all stores; tasks may differ and are all listed.
+def common_spec(stores: Sequence[DemoStore], cameras: Collection[str] | None = None) -> DemoSpec:
+    """The DemoSpec shared by all stores; tasks may differ and are all listed. `cameras`: those that are used, default
+    all; stores may differ in the others, of which the result has those that all stores have.
 
     Raises UserError naming every other field that differs.
     """
-    first = stores[0].spec
+
+    def seen(spec: DemoSpec) -> DemoSpec:
+        used = {name: camera for name, camera in spec.cameras.items() if cameras is None or name in cameras}
+        return dataclasses.replace(spec, task=stores[0].spec.task, cameras=used)
+
+    specs = [store.spec for store in stores]
+    everywhere = {name: camera for name, camera in specs[0].cameras.items() if all(name in s.cameras for s in specs)}
     for store in stores[1:]:
-        same_task_spec = dataclasses.replace(store.spec, task=first.task)
-        if differences := describe_differences(first, same_task_spec, "A", "B"):
+        if differences := describe_differences(seen(specs[0]), seen(store.spec), "A", "B"):
+            of_cameras = f" To use those that all have: policy.conditioning.cameras=[{','.join(everywhere)}]."
             raise UserError(
                 f"One policy cannot learn from both {stores[0].path} (A) and {store.path} (B). {differences}"
+                f"{of_cameras if everywhere and set(store.spec.cameras) != set(specs[0].cameras) else ''}"
             )
-    return dataclasses.replace(first, task=SEVERAL.join(dict.fromkeys(store.spec.task for store in stores)))
+    tasks = SEVERAL.join(dict.fromkeys(spec.task for spec in specs))
+    return dataclasses.replace(specs[0], task=tasks, cameras=everywhere)

@@ -16,6 +16,7 @@ from pixio_robot.data.loading import DemoBatches, DemoWindows
 from pixio_robot.data.mixture import MixedBatches, common_spec
 from pixio_robot.data.stats import compute_mixture_statistics, compute_statistics
 from pixio_robot.errors import UserError
+from pixio_robot.types import CameraSpec
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +130,18 @@ def test_stores_must_agree_in_all_but_the_task(stores, tmp_path):
     other = DemoStore.create(tmp_path / "other", dataclasses.replace(SPEC, action_names=("u", "w")))
     with pytest.raises(UserError, match=r"cannot learn from both .*action_names"):
         common_spec([stores[0], other])
+
+
+def test_stores_may_differ_in_cameras_that_are_not_used(stores, tmp_path):
+    more = SPEC.cameras | {"side": CameraSpec(height=8, width=12)}
+    other = DemoStore.create(tmp_path / "other", dataclasses.replace(SPEC, cameras=more))
+    with pytest.raises(UserError, match=r"only B has side\. .* policy\.conditioning\.cameras=\[front"):
+        common_spec([stores[0], other])
+    with pytest.raises(UserError, match=r"only A has side"):
+        common_spec([other, stores[0]], ["front", "side"])
+    for cameras in (["front"], []):
+        assert common_spec([other, stores[0]], cameras).cameras == SPEC.cameras
+    assert common_spec([other], ["front"]) == other.spec
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0, 1.0], [0.0, 0.0, 0.0], [1.0, float("nan"), 1.0]])

@@ -97,9 +97,11 @@ def open_demonstrations(
     seed: int,
     learned: Collection[str] = (),
     initial_goals: Goals | None = None,
+    cameras: Collection[str] | None = None,
 ) -> Demonstrations:
     """`learned`: content hashes of episodes (`pixio_robot.data.demos.episode_hash`) that must not be held out, because
     the initial policy was trained on them. `initial_goals`: what that policy is told of each task, which stays.
+    `cameras`: those that are used, in which stores must agree; None: all.
 
     Raises UserError for empty or incompatible stores, for goals that do not match the tasks, if episodes are to be
     held out but all are in `learned`, and for settings that leave none to train on.
@@ -118,12 +120,12 @@ def open_demonstrations(
         for index, store in enumerate(stores)
     ]
     sources = split_sources(sources, settings, validation_share, seed, learned)
-    spec = common_spec(stores)
+    spec = common_spec(stores, cameras)
     tasks = _policy_tasks(sources, settings)
     if tell_task and (len(tasks) > 1 or settings.selects_episodes):
         spec = dataclasses.replace(spec, task=SEVERAL.join(tasks))
     elif not tell_task and settings.validation_data:
-        spec = dataclasses.replace(spec, task=common_spec(stores[: len(paths)]).task)
+        spec = dataclasses.replace(spec, task=common_spec(stores[: len(paths)], cameras).task)
     goal_vectors: Goals = {}
     if settings.goals is not None:
         goal_vectors = read_goals(settings.goals, tasks)
