@@ -205,7 +205,7 @@ def test_collected_demonstrations_say_what_drew_them(tmp_path):
 def test_what_it_cannot_do_is_refused(monkeypatch):
     for wrong, says in (
         ({"task": "Lift"}, "tabletop"),
-        ({"variation": Variation.TEXTURES}, "TEXTURES"),
+        ({"variation": Variation.TEXTURES}, "not textures"),
     ):
         with pytest.raises(UserError, match=says):
             config(**wrong)
