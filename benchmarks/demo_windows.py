@@ -6,7 +6,8 @@ A window is 2 cameras x 2 frames of 84 px, the state and 16 actions. All readers
 batches of uint8 images in one process, in alternating rounds; rates count CPU seconds, so that they mean the same
 on a busy machine. `numpy_in_ram` slices window by window and collates, as diffusion_policy's sampler does.
 `h5py` slices contiguous HDF5 images with low-dimensional arrays in RAM: robomimic's loader and its `low_dim` cache.
-LeRobotDataset decodes PNG images in parquet (its image type) and AV1 video (its default).
+LeRobotDataset decodes PNG images in parquet (its image type) and AV1 video (its default), by torchcodec if FFmpeg is
+installed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from common.result_file import parse_arguments, provenance, save_result
-from common.synthetic_demos import STEPS, TWO_CAMERAS, make_lerobot_dataset, make_store
+from common.synthetic_demos import STEPS, TWO_CAMERAS, lerobot_video_decoder, make_lerobot_dataset, make_store
 from common.timing import measure_alternating, measure_seconds, medians
 from torch.utils.data import default_collate
 
@@ -190,7 +191,10 @@ def main() -> None:
         )
     for codec, share in result["archive_share_of_bytes"].items():
         print(f"archive {codec}: {share:.2f} of the bytes")
-    save_result(result | provenance("numpy", torch=torch.__version__, note=arguments.note), arguments.out)
+    versions = {"torch": torch.__version__}
+    if not arguments.no_lerobot:
+        versions["lerobot_video_decoder"] = lerobot_video_decoder()
+    save_result(result | provenance("numpy", note=arguments.note, **versions), arguments.out)
 
 
 if __name__ == "__main__":

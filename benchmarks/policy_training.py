@@ -33,7 +33,7 @@ from common.diffusion_policies import (
     parameter_count,
 )
 from common.result_file import measured_settings, parse_arguments, provenance, save_result
-from common.synthetic_demos import make_lerobot_dataset
+from common.synthetic_demos import lerobot_video_decoder, make_lerobot_dataset
 from common.timing import device_clock, medians, time_alternating
 from common.training_loop import Step, make_training_step, repeat_step
 
@@ -129,9 +129,9 @@ def main() -> None:
         "settings": measured_settings(arguments),
         "dtype": str(LoopConfig().precision(device)).removeprefix("torch."),
     }
+    versions = {"torch": torch.__version__, "lerobot_video_decoder": lerobot_video_decoder()}
     save_result(
-        result | provenance("lerobot", "diffusers", torch=torch.__version__, device=device, note=arguments.note),
-        arguments.out,
+        result | provenance("lerobot", "diffusers", device=device, note=arguments.note, **versions), arguments.out
     )
 
 

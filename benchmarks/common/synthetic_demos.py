@@ -81,6 +81,14 @@ def make_store(
     return store
 
 
+def lerobot_video_decoder() -> str:
+    """What LeRobotDataset decodes video with: torchcodec, its default, or PyAV where FFmpeg's libraries are missing
+    (Debian: apt-get install ffmpeg), which is half as fast."""
+    from lerobot.utils.import_utils import get_safe_default_video_backend
+
+    return get_safe_default_video_backend()
+
+
 def make_lerobot_dataset(
     store: DemoStore, path: Path, observation_steps: int, action_steps: range, *, videos: bool = True, **options: Any
 ) -> Any:
