@@ -52,7 +52,7 @@ class ImitateConfig:
     """Number of best policies on the held-out episodes to keep in `best/`, in addition to the last one."""
     best_by: str = one_of("validation_action_error", METRICS)
     """Metric to minimise when choosing the best checkpoints."""
-    encoder_lr_scale: float = number(0.1, above=0, why="to freeze the encoder, use adapt.mode=FROZEN")
+    encoder_lr_scale: float = number(0.1, above=0, why="to freeze the encoder, use adapt.mode=frozen")
     """Learning rate of a trained encoder relative to the policy's (default as in UMI)."""
     use_ema: bool = True
     """Validate and save the exponential moving average (EMA) of the weights."""
@@ -248,13 +248,13 @@ def _weight_batches(
     These are counted before the batches are on the device, so that nothing waits for it.
     """
     shares = to_device(torch.stack([policy.real_share(batch) for batch in batches]), device)
-    weights = shares / processes.all_reduce_mean(shares.mean()).clamp(min=LEAST_SHARE)
+    weights = _relative_weight(shares, processes)
     return [_WeightedBatch(*each) for each in zip(batches, shares.unbind(), weights.unbind(), strict=True)]
 
 
 def _relative_weight(own: Tensor, processes: Processes) -> Tensor:
-    """`own` divided by its mean over the processes."""
-    return own / processes.all_reduce_mean(own).clamp(min=LEAST_SHARE)
+    """This process's values, of any shape, divided by the mean of those of all processes."""
+    return own / processes.all_reduce_mean(own.mean()).clamp(min=LEAST_SHARE)
 
 
 class _Validation:
