@@ -18,6 +18,7 @@ from typing import Any
 from common.result_file import parse_arguments, save_result
 
 from pixio_robot.cli.stages.stage import stamp_path
+from pixio_robot.cli.stale_evaluations import candidate_policy_paths
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import read_outcomes, read_summary
 from pixio_robot.evaluation.statistics import compare_paired, wilson_interval
@@ -30,13 +31,12 @@ def describe(evaluation: Path) -> dict[str, Any]:
     first = min(success)
     if sorted(success) != list(range(first, first + len(success))):
         raise UserError(f"{evaluation}: its seeds are not consecutive, so that a text cannot hold its outcomes.")
-    policy = next((word.removeprefix("checkpoint=") for word in command.split() if word.startswith("checkpoint=")), "")
-    trained = stamp_path(Path(policy))
+    trained = next(filter(Path.is_file, map(stamp_path, candidate_policy_paths(evaluation))), None)
     return {
         "name": str(evaluation),
         "task": summary.task,
         "policy": f"{summary.label} ({summary.policy})",
-        "train": read_json(trained)["command"] if trained.is_file() else None,
+        "train": read_json(trained)["command"] if trained else None,
         "evaluate": command,
         "finished_at": summary.finished_at,
         "versions": summary.versions,

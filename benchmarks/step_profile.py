@@ -10,12 +10,14 @@ shares stands the step without the profiler, which makes many small operators lo
 from __future__ import annotations
 
 import argparse
+import statistics
 from collections import Counter
 
 import torch
 from common.pretraining_step import Shape, pixio_step
 from common.result_file import measured_settings, parse_arguments, provenance, save_result
-from common.timing import device_clock, measure_seconds, medians
+from common.timing import device_clock, measure_seconds
+from common.training_loop import repeat_step
 
 from pixio_robot.training.device import pick_device
 
@@ -47,15 +49,13 @@ def main() -> None:
     device = pick_device(arguments.device)
     shape = Shape(arguments.size, arguments.image_size, arguments.batch, *arguments.decoder)
     step = pixio_step(shape, device, arguments.compiled)
-    for _ in range(2):
-        step()
+    repeat_step(step, 2)
     clock = device_clock(device, torch.get_num_threads())
-    seconds = medians({"step": [measure_seconds(step, clock) for _ in range(STEPS)]})["step"]
+    seconds = statistics.median(measure_seconds(step, clock) for _ in range(STEPS))
     on_gpu = device.type == "cuda"
     activities = [torch.profiler.ProfilerActivity.CUDA if on_gpu else torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities) as profile:
-        for _ in range(STEPS):
-            step()
+        repeat_step(step, STEPS)
     spent: Counter[str] = Counter()
     for event in profile.key_averages():
         spent[kind_of(event.key)] += event.self_device_time_total if on_gpu else event.self_cpu_time_total
