@@ -9,7 +9,6 @@ from typing import Any
 from pixio_robot.cli.evaluation_target import RANDOM
 from pixio_robot.cli.policy_directory import BEST, TRIALS
 from pixio_robot.cli.relevant_settings import drop_unused_settings
-from pixio_robot.cli.stages.fingerprint import fingerprint_content
 from pixio_robot.cli.stages.stage import stamp_path
 from pixio_robot.cli.stale_evaluations import candidate_policy_paths, relocated
 from pixio_robot.evaluation.sweep.collect import CONTENTS, INITIAL_POLICY, SEED_SETTINGS
@@ -20,11 +19,9 @@ _KEPT = ((BEST,), (TRIALS,))
 _NOT_OF_THE_START = SEED_SETTINGS | {"label", CONTENTS}
 
 
-def training_settings(
-    evaluation: Path, fingerprint: Callable[[str], str] = fingerprint_content
-) -> dict[str, Any] | None:
+def training_settings(evaluation: Path, fingerprint: Callable[[str], str]) -> dict[str, Any] | None:
     """Training settings of the evaluated policy; empty for random actions, None if no stamp records them. `fingerprint`
-    reads whole policies: cache it if many may have started from the same.
+    is `fingerprint_content`, which reads whole policies: cached if many may have started from the same.
 
     `initial_policy` is not a path, in which there often is a seed, but says whether there was one; how that was trained
     follows as `initial_policy.optim.lr` and so on. `CONTENTS` is what was at the other paths. `checkpoint` tells the
