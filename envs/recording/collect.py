@@ -31,12 +31,14 @@ JOURNAL_FILE = "collect.json"
 
 @dataclasses.dataclass(kw_only=True)
 class CollectConfig:
-    """Which expert episodes to record, and where. An unfinished store with the same configuration is continued."""
+    """Which expert episodes to record, and where. A store of the same configuration with fewer episodes is
+    continued."""
 
     out: str = "demos"
     """Directory of the Zarr store."""
     episodes: int = number(100, at_least=1)
-    """Number of episodes to keep: the first successful ones, with seeds counted up from `first_seed`."""
+    """Number of episodes to keep: the first successful ones, with seeds counted up from `first_seed`. With a larger
+    number the same command adds to its finished store."""
     first_seed: int = number(0, at_least=0)
     """Seed of the first episode; each further episode uses the next seed."""
     noise: float = number(0.1, at_least=0, at_most=1)

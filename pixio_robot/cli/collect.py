@@ -47,7 +47,15 @@ def _holds_an_episode(out: Path) -> bool:
 
 
 def _run(command: CollectCommand) -> int:
-    stage = Stage("collect", command.out, command, overwrite=command.overwrite, has_begun=_holds_an_episode)
+    stage = Stage(
+        "collect",
+        command.out,
+        command,
+        overwrite=command.overwrite,
+        has_begun=_holds_an_episode,
+        may_grow=("episodes",),
+        grows_in_place=True,
+    )
     return run_stage(stage, lambda: _collect(command))
 
 

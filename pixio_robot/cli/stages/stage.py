@@ -78,6 +78,9 @@ class Stage:
     """Whether the work replaces all of `out`, which must then be missing, empty or made by a stage."""
     may_grow: Collection[str] = ()
     """Flat settings: a result that differs only in these, and only by larger values, is continued."""
+    grows_in_place: bool = False
+    """Whether a result that is continued changes at once, as a store does, which is unfinished meanwhile. Otherwise it
+    is the earlier one until the work ends, as a trained model is."""
 
     @property
     def target(self) -> Path:
@@ -212,6 +215,8 @@ def _run_and_stamp(stage: Stage, work: Callable[[], bool]) -> int:
         before, now = ({**each["settings"], **each["inputs"]} for each in (earlier, record))
         changed = diff_settings(before, now)
     larger = increased_settings(changed, stage.may_grow)
+    # Then the output is still the earlier result while the work goes on, and so is what others read from it.
+    stays = larger and not stage.grows_in_place
     if changed.keys() - larger and not stage.always:
         raise UserError(_conflict_message(target, changed))
     spent, was_finished = 0.0, earlier is not None and earlier["finished"]
@@ -230,7 +235,7 @@ def _run_and_stamp(stage: Stage, work: Callable[[], bool]) -> int:
         write_json(stamp, record | state)
 
     started = time.monotonic()
-    if not larger:
+    if not stays:
         save(finished=False)
     try:
         finished = work()
@@ -241,11 +246,10 @@ def _run_and_stamp(stage: Stage, work: Callable[[], bool]) -> int:
             write_json(stamp, earlier)
         elif not target.exists():
             stamp.unlink()
-        elif not larger:
+        elif not stays:
             save(finished=False)
         raise
-    # While a result is being extended, the output is still the earlier result, and so is what others read from it.
-    if finished or not larger:
+    if finished or not stays:
         save(finished)
     if not finished:
         print(f"{command}: stopped; run the same command again to continue {target}")

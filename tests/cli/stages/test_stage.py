@@ -82,6 +82,23 @@ def test_a_result_is_the_earlier_one_until_it_has_grown(tmp_path: Path) -> None:
     assert read_json(stamp_path(out))["settings"] == {"loop.steps": 20}
 
 
+def test_a_store_that_is_growing_is_unfinished(tmp_path: Path) -> None:
+    out, log = tmp_path / "demos", []
+
+    def stage(episodes: int) -> Stage:
+        return Stage("collect", str(out), {"episodes": episodes}, may_grow=("episodes",), grows_in_place=True)
+
+    run_stage(stage(3), make(out, log))
+    assert run_stage(stage(5), make(out, log, finished=False)) == 130
+    stamp = read_json(stamp_path(out))
+    assert stamp["settings"] == {"episodes": 5}
+    assert not stamp["finished"]
+    with pytest.raises(UserError, match="episodes: 5 then, 3 now"):
+        run_stage(stage(3), make(out, log))
+    assert run_stage(stage(5), make(out, log)) == 0
+    assert read_json(stamp_path(out))["finished"]
+
+
 @pytest.mark.parametrize("mapping", ["make", "cameras"])
 def test_words_of_the_user_are_part_of_the_result_whatever_they_are_called(tmp_path: Path, mapping: str) -> None:
     out, log = tmp_path / "results", []
