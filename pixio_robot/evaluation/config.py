@@ -54,7 +54,10 @@ def check_distinct(seeds: Iterable[int]) -> None:
     """Raise UserError for duplicate seeds: the second episode would only repeat the first."""
     repeated = sorted(seed for seed, count in collections.Counter(seeds).items() if count > 1)
     if repeated:
-        raise UserError(f"Evaluation seeds must be distinct; given more than once: {repeated[:5]}.")
+        raise UserError(
+            f"Evaluation seeds must be distinct; given more than once: {repeated[:5]}. To play the same initial states "
+            "again with other sampling noise, evaluate into another out= with noise_seed=1."
+        )
 
 
 def check_disjoint(

@@ -22,7 +22,8 @@ def data_warnings(sources: Sequence[DemoSource], policy: PolicyConfig) -> list[s
     """Warnings about the training episodes, one string each."""
     used = [source for source in sources if source.training]
     warnings = [_failure_warning(source.store, source.training) for source in used]
-    warnings += [_duplicates_warning(source) for source in sources]
+    warnings += [_held_out_duplicates_warning(source) for source in sources]
+    warnings.append(_repeats_warning(used))
     lengths = [source.store.lengths[list(source.training)] for source in used]
     return [note for note in [*warnings, _padding_warning(np.concatenate(lengths), policy)] if note]
 
@@ -55,11 +56,23 @@ def _failure_warning(store: DemoStore, episodes: Iterable[int]) -> str:
     )
 
 
-def _duplicates_warning(source: DemoSource) -> str:
+def _held_out_duplicates_warning(source: DemoSource) -> str:
     if not source.duplicates:
         return ""
     return (
         f"{source.duplicates} episodes in {source.store.path} are not trained on, because the same ones are held out."
+    )
+
+
+def _repeats_warning(sources: Sequence[DemoSource]) -> str:
+    """Note on episodes that are trained on more than once, in one store or in several; empty if there are none."""
+    hashes = [source.hashes[number] for source in sources for number in source.training]
+    repeats = len(hashes) - len(set(hashes))
+    if not repeats:
+        return ""
+    return (
+        f"{repeats} of the {len(hashes)} training episodes repeat others (same state and actions), which therefore "
+        f"weigh more. To leave them out: `pixio-robot data merge STORE STORE out=NEW twins=drop`, then data=NEW."
     )
 
 

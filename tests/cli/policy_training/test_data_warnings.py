@@ -6,6 +6,7 @@ from demo_data import SPEC, make_episode, make_store
 
 from pixio_robot.cli.policy_training.data_split import DemoSource
 from pixio_robot.cli.policy_training.data_warnings import data_warnings, untrained_tasks_warning
+from pixio_robot.data.demos.episode_hash import hash_episode
 from pixio_robot.data.demos.store import DemoStore
 from policies.act import ACTConfig
 from policies.config import PolicyConfig
@@ -20,15 +21,25 @@ def store_of(path: Path, seeds: range | list[int], length: int) -> DemoStore:
 
 
 def trained_on(store: DemoStore, episodes: list[int]) -> DemoSource:
-    return DemoSource(store=store, hashes=[], tasks=[], trainable=True, training=episodes)
+    hashes = [hash_episode(store, episode) for episode in range(len(store))]
+    return DemoSource(store=store, hashes=hashes, tasks=[], trainable=True, training=episodes)
 
 
 def test_failures_are_counted_store_by_store_among_those_trained_on(tmp_path: Path) -> None:
-    mixed, good = store_of(tmp_path / "mixed", range(5), 20), store_of(tmp_path / "good", [1, 3], 20)
+    mixed, good = store_of(tmp_path / "mixed", range(5), 20), store_of(tmp_path / "good", [7, 9], 20)
     (note,) = data_warnings([trained_on(mixed, [0, 1, 2, 3]), trained_on(good, [0, 1])], PolicyConfig())
     assert "2 of the 4 training episodes" in note
     assert "50% of the steps" in note
     assert f"`pixio-robot data filter {mixed.path} out=NEW where=success`" in note
+
+
+def test_episodes_that_are_in_two_stores_are_counted(tmp_path: Path) -> None:
+    first, second = store_of(tmp_path / "first", [1, 3, 5], 20), store_of(tmp_path / "second", [3, 5, 7], 20)
+    (note,) = data_warnings([trained_on(first, [0, 1, 2]), trained_on(second, [0, 1, 2])], PolicyConfig())
+    assert "2 of the 6 training episodes repeat others" in note
+    assert "twins=drop" in note
+    # The second copy of 3 is not trained on.
+    assert data_warnings([trained_on(first, [0, 1]), trained_on(second, [1, 2])], PolicyConfig()) == []
 
 
 def test_nothing_is_said_where_no_success_is_noted_at_all(tmp_path: Path) -> None:
