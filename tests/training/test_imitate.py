@@ -14,16 +14,12 @@ from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.loading import DemoBatches, DemoWindows
 from pixio_robot.errors import UserError
 from pixio_robot.training.distributed.processes import Processes
-from pixio_robot.training.imitate import (
-    ImitateConfig,
-    _weight_batches,
-    action_errors,
-    encoder_lr_scales,
-    imitate,
-    named_encoders,
-)
+from pixio_robot.training.imitate import ImitateConfig, imitate
 from pixio_robot.training.loop import LoopConfig
 from pixio_robot.training.optim import OptimConfig
+from pixio_robot.training.policies.encoders import encoder_lr_scales, named_encoders
+from pixio_robot.training.policies.validation import action_errors
+from pixio_robot.training.policies.weighting import weight_batches
 from pixio_robot.types import Batch, CameraSpec, DemoSpec, Episode, Observation, TrainablePolicy
 from pixio_robot.vision.checkpointing import save_checkpoint
 from pixio_robot.vision.config import EncoderConfig
@@ -201,7 +197,7 @@ def test_batches_of_several_processes_are_weighted_by_the_mean_of_all_of_them(st
     observation = Observation({}, torch.zeros(2, 2, 2))
     paddings = torch.tensor([[[False] * 3, [False] * 3], [[False, True, True], [False] * 3]])
     found = [Batch(observation, torch.zeros(2, 3, 1), ignored) for ignored in paddings]
-    weighted = _weight_batches(policy, found, Two(0, 2), torch.device("cpu"))
+    weighted = weight_batches(policy, found, Two(0, 2), torch.device("cpu"))
     mean = ((1 + 4 / 6) / 2 + 0.6) / 2
     assert [each.weight.item() for each in weighted] == pytest.approx([1 / mean, 4 / 6 / mean])
     assert [each.real_share.item() for each in weighted] == pytest.approx([1, 4 / 6])

@@ -10,7 +10,7 @@ from pixio_robot.cli.policy_directory import policy_directory
 from pixio_robot.data.features.views import Views
 from pixio_robot.errors import UserError
 from pixio_robot.training.distributed.processes import current_processes
-from pixio_robot.training.imitate import named_encoders
+from pixio_robot.training.policies.encoders import named_encoders
 from pixio_robot.vision.adapt import Adaptation, adapt
 from pixio_robot.vision.build import EncoderKind, build_encoder
 from pixio_robot.vision.checkpointing import WEIGHTS, read_weights
