@@ -20,13 +20,14 @@ from pixio_robot.cli.evaluation_target import (
     random_actions,
     training_checkpoints,
 )
+from pixio_robot.cli.fitting_settings import suggest_settings
 from pixio_robot.cli.policy_directory import policy_directory, policy_name
 from pixio_robot.cli.settings import StageSettings
 from pixio_robot.cli.stages.stage import Stage, run_stage
 from pixio_robot.data.jobs.executor import Executor
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import EvaluateConfig
-from pixio_robot.evaluation.name_mapping import NameMapping, NameMappingConfig, map_names, suggest_name_mapping
+from pixio_robot.evaluation.name_mapping import NameMapping, NameMappingConfig, map_names
 from pixio_robot.evaluation.results import EPISODES, EvaluationSummary
 from pixio_robot.evaluation.sequential import StopRule
 from pixio_robot.observation_checks import check_task
@@ -95,9 +96,11 @@ def _map_names(command: EvaluateCommand, target: EvaluationTarget, env_spec: Dem
     if command.task and target.tasks:
         check_task(command.task, target.tasks, spec.task)
     names = map_names(spec, env_spec, command)
-    robomimic = any(name.startswith("robot0_") for name in spec.state_names)
-    hint = suggest_name_mapping(spec, env_spec, command, target.tasks)
-    check_spec(spec, names.spec, hint + (ROBOMIMIC_HINT if robomimic else ""))
+    hint = ""
+    if spec.differences(names.spec):
+        robomimic = any(name.startswith("robot0_") for name in spec.state_names)
+        hint = suggest_settings(spec, command.env, command, target.tasks) + (ROBOMIMIC_HINT if robomimic else "")
+    check_spec(spec, names.spec, hint)
     if unknown := sorted(set(spec.unknown_fields()) - set(env_spec.unknown_fields())):
         print(
             f"evaluate: the demonstrations do not specify {', '.join(unknown)}: assuming the same as in the environment"

@@ -173,6 +173,14 @@ def test_mappings_arrive_in_the_rollouts_of_a_training(tmp_path: Path) -> None:
     assert (command.env.make, command.cameras) == ({"width": 8}, {"b": "c"})
 
 
+def test_a_policy_of_another_environment_names_its_settings(run: Path) -> None:
+    with pytest.raises(UserError, match=r"task: 'TabletopReach' against 'Lift'.* add env\.task=TabletopReach\.$"):
+        dispatch(["evaluate", f"checkpoint={run}/policies/bc", f"out={run}/evaluations/elsewhere"])
+    spec = replace(finished_policy(str(run / "policies/bc"), "bc").spec, task="TabletopPush")
+    with pytest.raises(UserError, match=r"against 'TabletopReach'\. .* add trials\.env\.task=TabletopPush\.$"):
+        open_trials(TrialsCommand(every=1, env=EnvConfig(task="TabletopReach")), str(run), spec)
+
+
 def test_what_does_not_go_together_is_refused(run: Path) -> None:
     for words, message in (
         (["checkpoint=random", "every_checkpoint=true"], "random has no checkpoints"),

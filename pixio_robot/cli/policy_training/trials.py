@@ -11,8 +11,9 @@ from typing import Any
 
 from envs.config import EnvConfig
 from envs.spec import make_env_spec
+from pixio_robot.cli.fitting_settings import suggest_settings
 from pixio_robot.errors import UserError
-from pixio_robot.evaluation.name_mapping import NameMappingConfig, map_names, suggest_name_mapping
+from pixio_robot.evaluation.name_mapping import NameMappingConfig, map_names
 from pixio_robot.evaluation.results import SUMMARY, read_summary
 from pixio_robot.training.trials import Trial, TrialResult, Trials, TrialsConfig, rank_trials
 from pixio_robot.types import DemoSpec
@@ -48,7 +49,7 @@ def open_trials(config: TrialsCommand, out: str, spec: DemoSpec, tasks: Sequence
     if differences := learned.differences(map_names(learned, env_spec, config).spec):
         raise UserError(
             f"trials.env does not match the environment of the demonstrations: {'; '.join(differences)}."
-            + suggest_name_mapping(learned, env_spec, config, tasks, "trials.")
+            + suggest_settings(learned, config.env, config, tasks, "trials.")
         )
 
     def command(model: Path, results: Path) -> list[str]:
