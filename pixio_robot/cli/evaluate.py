@@ -29,6 +29,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.name_mapping import NameMapping, NameMappingConfig, map_names
 from pixio_robot.evaluation.results import EPISODES, EvaluationSummary
+from pixio_robot.evaluation.scenes import other_scene_note
 from pixio_robot.evaluation.sequential import StopRule
 from pixio_robot.observation_checks import check_task
 from pixio_robot.progress import Progress
@@ -105,6 +106,8 @@ def _map_names(command: EvaluateCommand, target: EvaluationTarget, env_spec: Dem
         print(
             f"evaluate: the demonstrations do not specify {', '.join(unknown)}: assuming the same as in the environment"
         )
+    if note := other_scene_note(spec, env_spec):
+        print(f"evaluate: this is {note}", flush=True)
     return names
 
 
@@ -124,7 +127,7 @@ def _evaluate(command: EvaluateCommand) -> bool:
         check_distinct_initial_states(command.env, command.seed_list())
         repeating = is_reproducible(command.env)
         for note in limitations(command.env, repeating):
-            print(f"evaluate: {note}")
+            print(f"evaluate: this is {note}", flush=True)
     pool = make_pool(
         command.env,
         command.workers,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
+from envs.spec import make_env_spec
 from pixio_robot.cli.config.compose import run_command_line
 from pixio_robot.cli.config.policy_group import policy_origin, register_policies
 from pixio_robot.cli.policy_training.data_settings import DataSettings
@@ -23,6 +24,7 @@ from pixio_robot.cli.settings import StageSettings
 from pixio_robot.cli.stages.training_stage import run_training
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import check_disjoint
+from pixio_robot.evaluation.scenes import other_scene_note
 from pixio_robot.fields import number
 from pixio_robot.json_values import to_json_value
 from pixio_robot.training.imitate import ImitateConfig, imitate
@@ -150,6 +152,8 @@ def _data_warnings(command: TrainCommand, data: Demonstrations, history: Trainin
     if data.goals and (note := untrained_tasks_warning(data.sources)):
         yield note
     yield from data_warnings(data.sources, command.policy)
+    if command.trials.every and (note := other_scene_note(data.spec, make_env_spec(command.trials.env))):
+        yield f"rollouts during training are in {note}"
 
 
 def _describe_policy(command: TrainCommand) -> dict[str, Any]:
