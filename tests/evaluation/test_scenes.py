@@ -16,7 +16,10 @@ EXPERT = "scripted expert, noise 0.1; "
     ("recorded", "note"),
     [
         ({}, ""),
-        ({"variation": Variation.CLUTTERED}, "variation none, start_spread 0.15 m, not variation cluttered, start_spread"),
+        (
+            {"variation": Variation.CLUTTERED},
+            "variation none, start_spread 0.15 m, not variation cluttered, start_spread",
+        ),
         ({"start_spread": 0.05}, "start_spread 0.15 m, not variation none, start_spread 0.05 m"),
     ],
 )
