@@ -1,4 +1,5 @@
-"""Serves one environment with Gymnasium's interface to pixio-robot: `python serve.py REQUESTS ANSWERS`, two pipes.
+"""Serves one environment with Gymnasium's interface to pixio-robot: `python serve.py REQUESTS ANSWERS DIES`: two pipes,
+and 1 if the process is to be killed when the thread that started it ends, else 0.
 
 Runs in the environment's own Python, with gymnasium or gym (also before 0.26) installed.
 """
@@ -21,7 +22,7 @@ import wire
 from package_versions import version_of
 
 _DIE_WITH_PARENT = 1
-"""PR_SET_PDEATHSIG of Linux."""
+"""PR_SET_PDEATHSIG of Linux, for which the parent is a thread."""
 
 
 class Server:
@@ -145,7 +146,7 @@ def _is_json(value: Any) -> bool:
 def main() -> None:
     requests, answers = os.fdopen(int(sys.argv[1]), "rb"), os.fdopen(int(sys.argv[2]), "wb")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent handles it
-    if sys.platform == "linux":
+    if sys.platform == "linux" and int(sys.argv[3]):
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     server = Server()
     while True:

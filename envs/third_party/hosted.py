@@ -11,6 +11,7 @@ import dataclasses
 import os
 import subprocess
 import tempfile
+import threading
 from collections.abc import Mapping
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -71,7 +72,11 @@ class HostedEnv(gymnasium.Env):
 
     def _start(self) -> subprocess.Popen[bytes]:
         request_pipe, answer_pipe = os.pipe(), os.pipe()
-        command = [self._python, str(_SERVER_DIRECTORY / "serve.py"), str(request_pipe[0]), str(answer_pipe[1])]
+        # The main thread ends with this process; another one may end before its environments do. A process that one of
+        # those started still ends by itself, when it has done what it is doing and finds its pipes closed.
+        dies_with_thread = threading.current_thread() is threading.main_thread()
+        words = [_SERVER_DIRECTORY / "serve.py", request_pipe[0], answer_pipe[1], int(dies_with_thread)]
+        command = [self._python, *map(str, words)]
         try:
             # Its prints would end up between the lines of our progress; the last ones are part of our errors.
             process = subprocess.Popen(

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -326,6 +328,15 @@ def test_what_cannot_be_made_is_said(module, tmp_path) -> None:
     ended.chmod(0o755)
     with pytest.raises(UserError, match=r"exit code 3\. It printed:\nno Python here"):
         make_env_spec(EnvConfig(task=DOT, python=str(ended)))
+
+
+def test_it_outlives_the_thread_that_made_it(made, module) -> None:
+    module(DYING)
+    config = hosted("gymnasium:mine:Dying-v0", cameras=[], make={"mark": "-"})
+    with ThreadPoolExecutor(1) as executor:
+        env = executor.submit(made, config).result()
+    time.sleep(0.2)  # for the kernel
+    assert env.reset(0, False).state.tolist() == [0]
 
 
 @pytest.mark.slow
