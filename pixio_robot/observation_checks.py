@@ -1,4 +1,5 @@
-"""Check that observations and task requests of a robot or client match the policy. Does not import torch."""
+"""Check that observations and task requests of a robot or client match the policy, and that its actions are numbers.
+Does not import torch."""
 
 from __future__ import annotations
 
@@ -60,6 +61,13 @@ def _check_array(name: str, value: Any, dtype: type, shape: tuple[int, ...]) -> 
     if not isinstance(value, np.ndarray) or value.dtype != dtype or value.shape != shape:
         given = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
         raise UserError(f"{name} must be {np.dtype(dtype)} of shape {shape}, not {given}.")
+
+
+def check_actions(actions: np.ndarray, where: str = "") -> None:
+    """Raise UserError unless the actions are finite: not every robot refuses others. `where`: of which step, beginning
+    with a space."""
+    if not np.isfinite(actions).all():
+        raise UserError(f"The policy returned a non-finite action{where}: its training has probably diverged.")
 
 
 def check_task(task: str | None, tasks: Iterable[str], own_task: str) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pixio_robot.errors import UserError
+from pixio_robot.observation_checks import check_actions
 from pixio_robot.receding_horizon import RecedingHorizon, check_execute
 from pixio_robot.types import Frame, Observation, Policy
 
@@ -108,6 +109,7 @@ class ChunkedActor:
         with torch.inference_mode():
             chunks = self._policy.act(self._observe(rows), seeds).cpu().numpy()
         for episode, chunk in zip(needing_chunk, chunks, strict=False):
+            check_actions(chunk, f" at step {episode.horizon.step} of the episode with seed {episode.seed}")
             episode.horizon.add_chunk(chunk)
 
     def _observe(self, rows: Sequence[_EpisodeState]) -> Observation:

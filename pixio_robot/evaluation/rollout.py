@@ -13,6 +13,7 @@ import numpy as np
 
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import check_distinct
+from pixio_robot.observation_checks import check_actions
 from pixio_robot.types import Actor, EnvPool, EpisodeResult, Frame, StepResult
 
 
@@ -164,11 +165,10 @@ class _Rollout:
     def _check_action(self, slot: int, actions: Mapping[int, np.ndarray]) -> None:
         action, expected = np.asarray(actions[slot]), (self.pool.spec.action_dim,)
         episode = self.running[slot]
-        where = f"at step {episode.steps} of the episode with seed {episode.seed}"
+        where = f" at step {episode.steps} of the episode with seed {episode.seed}"
         if action.shape != expected:
-            raise UserError(f"The policy returned an action of shape {action.shape} {where}, expected {expected}.")
-        if not np.isfinite(action).all():
-            raise UserError(f"The policy returned a non-finite action {where}: its training has probably diverged.")
+            raise UserError(f"The policy returned an action of shape {action.shape}{where}, expected {expected}.")
+        check_actions(action, where)
 
 
 def run_episodes(

@@ -31,6 +31,7 @@ class PixioRobotEnv(LeRobotEnvConfig):
     def __post_init__(self) -> None:
         self._config = self._compose_config()
         spec = make_env_spec(self._config)
+        self._description = spec.task
         self.fps = round(spec.control_hz)
         pictures = {
             f"pixels/{name}": PolicyFeature(FeatureType.VISUAL, (camera.height, camera.width, 3))
@@ -61,7 +62,8 @@ class PixioRobotEnv(LeRobotEnvConfig):
     ) -> dict[str, dict[int, gymnasium.vector.VectorEnv]]:
         """Environments of the one task, as {type: {0: vector environment}}."""
         # Finished environments freeze until all are done: lerobot discards their further steps anyway.
-        make = [freeze_after_episode_end(functools.partial(_LeRobotEnv, self._config, self.task))] * n_envs
+        make_one = functools.partial(_LeRobotEnv, self._config, self.task, self._description)
+        make = [freeze_after_episode_end(make_one)] * n_envs
         mode = gymnasium.vector.AutoresetMode.SAME_STEP
         if use_async_envs and n_envs > 1:
             vector = gymnasium.vector.AsyncVectorEnv(make, context="forkserver", autoreset_mode=mode)
@@ -73,9 +75,10 @@ class PixioRobotEnv(LeRobotEnvConfig):
 class _LeRobotEnv(gymnasium.ObservationWrapper):
     """Observations and info in the layout that lerobot's rollouts expect."""
 
-    def __init__(self, config: EnvConfig, task: str) -> None:
+    def __init__(self, config: EnvConfig, task: str, description: str) -> None:
+        """description: the task as demonstrations name it, which policies of several tasks are told."""
         super().__init__(GymnasiumEnv(render_mode="rgb_array", **vars(config)))
-        self.task, self.task_description = task, config.task
+        self.task, self.task_description = task, description
         self._max_episode_steps = max_episode_steps(config)
         spaces = self.observation(self.env.observation_space.spaces)  # pyright: ignore[reportAttributeAccessIssue]
         pixels = gymnasium.spaces.Dict(spaces["pixels"])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.interop.lerobot.features import IMAGES, camera_name
+from pixio_robot.observation_checks import check_observation
 from pixio_robot.types import DemoSpec, Frame
 
 if TYPE_CHECKING:
@@ -74,11 +75,13 @@ class FeatureMap:
         return len(known[[*self.cameras.values(), *self.state][0]])
 
     def to_arrays(self, batch: Mapping[str, Tensor], with_images: bool) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Images of each camera uint8 (b, h, w, 3), empty unless `looks`; state float32 (b, s). Raises UserError for
-        images that are neither uint8 nor from 0 to 1."""
+        """Images of each camera uint8 (b, h, w, 3), empty unless `with_images`; state float32 (b, s). They share no
+        memory with the batch. Raises UserError for images that are neither uint8 nor from 0 to 1, and for a state that
+        is not finite."""
         images = {camera: _pixels(key, batch[key]) for camera, key in self.cameras.items()} if with_images else {}
         parts = [batch[key].float().flatten(1).cpu().numpy() for key in self.state]
         state = np.concatenate(parts, axis=1) if parts else np.zeros((self.batch_size(batch), 0), np.float32)
+        check_observation(self.spec, {}, state, (len(state),))
         return images, state
 
     def to_frames(self, batch: Mapping[str, Tensor], with_images: bool) -> list[Frame]:
@@ -102,4 +105,5 @@ def _pixels(key: str, images: Tensor) -> np.ndarray:
                 "by mean and standard deviation, or uint8 ones."
             )
         images = (images * 255).round().clamp(0, 255).byte()
-    return images.permute(0, 2, 3, 1).cpu().numpy()
+    # A copy: a policy may look back at them when the caller has filled the same tensor again.
+    return images.permute(0, 2, 3, 1).cpu().numpy().copy()

@@ -20,6 +20,7 @@ from pixio_robot.cli.policy_directory import policy_directory
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.interop.lerobot.features import ACTION, STATE
 from pixio_robot.lerobot_plugin.feature_map import FeatureMap
+from pixio_robot.observation_checks import check_actions
 from pixio_robot.state_range import StateRangeMonitor
 from pixio_robot.types import DemoSpec, Observation
 from pixio_robot.vision.weights.formats import MODEL
@@ -192,7 +193,9 @@ class PixioRobotPolicy(PreTrainedPolicy):
             goal=torch.tensor(goals) if goals else None,
         )
         with torch.inference_mode():
-            return self.policy.act(observation.to(torch.device(self.config.device or "cpu")), seeds)
+            actions = self.policy.act(observation.to(torch.device(self.config.device or "cpu")), seeds)
+        check_actions(actions.cpu().numpy())
+        return actions
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any] | None]:
         raise UserError(NOT_TRAINABLE)

@@ -21,7 +21,7 @@ import numpy as np
 
 from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number
-from pixio_robot.observation_checks import check_observation, check_task
+from pixio_robot.observation_checks import check_actions, check_observation, check_task
 from pixio_robot.serving.messages import LARGEST_MESSAGE, PROTOCOL, pack, unpack
 from pixio_robot.serving.policy_thread import PolicyThread
 from pixio_robot.types import DemoSpec
@@ -75,8 +75,8 @@ class ServedPolicy:
     def check(self, message: dict[str, Any]) -> None:
         """Raise UserError naming the mismatch if an observation does not fit the policy's DemoSpec."""
         images = message.get("images")
-        if not isinstance(images, dict) or sorted(images) != sorted(self.cameras):
-            given = sorted(images) if isinstance(images, dict) else images
+        if not isinstance(images, dict) or images.keys() != set(self.cameras):
+            given = list(images) if isinstance(images, dict) else images
             raise UserError(f"images must contain exactly the cameras {sorted(self.cameras)}, not {given}.")
         check_observation(self.spec, images, message.get("state"), (self.observation_steps,))
         for key in ("seed", "step"):
@@ -184,6 +184,5 @@ class PolicyServer:
         actions = await asyncio.get_running_loop().run_in_executor(self._thread, self._served.plan, *values)
         milliseconds = 1000 * (time.perf_counter() - began)
         self._milliseconds.append(milliseconds)
-        if not np.isfinite(actions).all():
-            raise UserError("The policy returned a non-finite action: its training has probably diverged.")
+        check_actions(actions)
         return {"actions": np.asarray(actions, np.float32), "milliseconds": milliseconds}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ import torch
 from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
 from lerobot.envs import make_env_pre_post_processors
 from lerobot.policies import make_policy, make_pre_post_processors
+from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.rollout.context import _load_pretrained_policy
 from lerobot.scripts.lerobot_eval import rollout
+from painted import Dot
 
 from envs.config import EnvConfig
 from envs.registry import make_env
@@ -112,7 +116,7 @@ def test_lerobot_plays_the_same_episodes(checkpoint: Path, acting: dict[str, int
 @pytest.mark.parametrize(("terminated", "truncated"), [(False, False), (True, False), (False, True)])
 def test_the_last_step_decides_on_success(monkeypatch: pytest.MonkeyPatch, terminated: bool, truncated: bool) -> None:
     """As in `evaluate`; lerobot would count a success that the policy undid before the episode's end."""
-    env = _LeRobotEnv(PLAIN, "reach")
+    env = _LeRobotEnv(PLAIN, "reach", "reach the ball")
     observation, _ = env.env.reset(seed=0)
     monkeypatch.setattr(env.env, "step", lambda _: (observation, 0.0, terminated, truncated, {"success": True}))
     assert env.step(None)[4]["is_success"] == (terminated or truncated)
@@ -130,6 +134,15 @@ def test_the_environment_tells_what_its_demonstrations_do(checkpoint: Path) -> N
         PixioRobotEnv(task="tabletop_reac")
     with pytest.raises(UserError, match="image_siz"):
         PixioRobotEnv(task="tabletop_reach", settings=["image_siz=32"])
+
+
+def test_policies_are_told_the_task_that_demonstrations_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `evaluate` tells it, and as `data export` writes it for LeRobot's policies."""
+    monkeypatch.setattr(Dot, "metadata", Dot.metadata | {"instruction": "push the dot"})
+    settings = ["task=gymnasium:painted:painted/Dot-v0", "make={width: 24}"]  # of no other test
+    env = PixioRobotEnv(settings=settings).create_envs(1)["pixio_robot"][0]
+    assert env.call("task_description") == ("push the dot",)
+    env.close()
 
 
 def observation(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -159,6 +172,17 @@ def test_features_of_other_names(checkpoint: Path) -> None:
     assert torch.equal(*actions)
 
 
+def test_features_of_the_names_that_an_import_gives_other_cameras(checkpoint: Path) -> None:
+    """As PushT's `observation.image` is imported as the camera `image`."""
+    seen = observation(checkpoint)
+    features = {key: PolicyFeature(FeatureType.VISUAL, tuple(value.shape[1:])) for key, value in seen.items()}
+    moved = "observation.images.hand", "observation.hand"
+    for of in (seen, features):
+        of[moved[1]] = of.pop(moved[0])
+    policy: Any = _load_pretrained_policy(config(checkpoint, input_features=features))
+    assert policy.select_action(seen).shape == (1, 4)
+
+
 def test_chunks_for_those_who_ask_for_them(checkpoint: Path, tmp_path: Path) -> None:
     seen = observation(checkpoint)
     looking_back: Any = _load_pretrained_policy(config(checkpoint))
@@ -182,6 +206,7 @@ def test_chunks_begin_with_the_action_of_the_same_noise_seed(checkpoint: Path, t
         chunking, stepping = (_load_pretrained_policy(config(tmp_path / "flow", noise_seed=seed)) for _ in range(2))
         chunks.append(chunking.predict_action_chunk(seen))
         assert torch.equal(chunks[-1][:, 0], stepping.select_action(seen))
+        assert not torch.allclose(chunking.predict_action_chunk(seen), chunks[-1])  # every call draws anew
     assert not torch.allclose(*chunks)
 
 
@@ -223,6 +248,8 @@ def test_each_row_does_the_task_that_lerobot_names(two_tasks: Path, checkpoint: 
         acted(one, ["PushT-v0"])
     with pytest.raises(UserError, match=r"LeRobot gives none: set --policy.task= to one of"):
         acted(one, None)
+    with pytest.raises(UserError, match="observations of 2 episodes came with 1 tasks"):
+        acted(two, [RED])
     with pytest.raises(UserError, match=r"Unknown task .--policy.task. 'push'"):
         acted(one, "", task="push")
 
@@ -233,6 +260,17 @@ def test_a_row_whose_task_changes_begins_anew(two_tasks: Path, checkpoint: Path)
     first = policy.select_action({**seen, "task": RED})
     assert torch.equal(policy.select_action({**seen, "task": BLUE}), load_first(two_tasks, seen, BLUE))
     assert torch.equal(policy.select_action({**seen, "task": RED}), first)
+
+
+def test_another_number_of_rows_begins_anew(two_tasks: Path, checkpoint: Path) -> None:
+    policy: Any = _load_pretrained_policy(config(two_tasks))
+    one = observation(checkpoint)
+    two = {key: torch.cat([value, value]) for key, value in observation(checkpoint).items()}
+    assert torch.equal(policy.select_action({**one, "task": RED}), load_first(two_tasks, one, RED))
+    for row, action in enumerate(policy.select_action({**two, "task": [RED, BLUE]})):
+        alone = {key: value[row : row + 1] for key, value in two.items()}
+        assert torch.equal(action[None], load_first(two_tasks, alone, [RED, BLUE][row]))
+    assert torch.equal(policy.select_action({**one, "task": BLUE}), load_first(two_tasks, one, BLUE))
 
 
 def load_first(checkpoint: Path, seen: dict[str, Any], task: str) -> torch.Tensor:
@@ -252,7 +290,10 @@ def test_images_are_from_0_to_1_or_uint8(checkpoint: Path) -> None:
 
     assert torch.equal(acted(pixels), acted(pixels / 255))
     assert torch.equal(acted(pixels), acted((pixels / 255).double()))
-    assert torch.isfinite(acted(pixels / 255 * 1.05)).all()
+    white = torch.ones(1, 3, 32, 32)
+    assert torch.equal(acted(white * 1.05), acted(white))
+    assert torch.equal(acted(white * 0 - 0.05), acted(white * 0))
+    assert torch.equal(acted((pixels - 0.4) / 255), acted(pixels))
     for wrong in (pixels.float(), pixels / 127.5 - 1, torch.full_like(seen[hand], torch.nan)):
         with pytest.raises(
             UserError, match=r"observation\.images\.hand ranges from .* give floating-point images from"
@@ -262,6 +303,53 @@ def test_images_are_from_0_to_1_or_uint8(checkpoint: Path) -> None:
         acted(pixels.long())
 
 
+def test_only_what_the_policy_uses_is_asked_for(checkpoint: Path, tmp_path: Path) -> None:
+    other = load_policy(checkpoint / "model")
+    conditioning = ConditioningConfig(cameras=["hand"], use_state=False)
+    seeing = BCConfig(conditioning=conditioning, observation_steps=1, horizon=6)
+    save_policy(tmp_path / "bc", build_policy("bc", seeing, other.spec, other.statistics, other.encoders[0]))
+    policy: Any = _load_pretrained_policy(config(tmp_path / "bc"))
+    hand = {"observation.images.hand": observation(checkpoint)["observation.images.hand"]}
+    assert policy.select_action(hand).shape == (1, 4)
+
+
+def test_a_state_in_other_units_is_warned_of_once(checkpoint: Path) -> None:
+    policy: Any = _load_pretrained_policy(config(checkpoint))
+    seen = observation(checkpoint)
+    seen["observation.state"] = torch.full_like(seen["observation.state"], 90)
+    with pytest.warns(UserWarning, match=r"is 90, in the demonstrations .* Is it in the same units"):
+        policy.select_action(seen)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        policy.select_action(seen)
+
+
+def test_a_tensor_may_be_filled_again(checkpoint: Path) -> None:
+    """As a camera's driver does; the policy looks back over two frames."""
+    fresh, reused = (_load_pretrained_policy(config(checkpoint)) for _ in range(2))
+    buffer = {key: (value * 255).byte() if "image" in key else value for key, value in observation(checkpoint).items()}
+    for _ in range(2 * fresh.policy.config.executed):
+        for key, value in observation(checkpoint).items():
+            buffer[key].copy_(value * 255 if "image" in key else value)
+        expected = fresh.select_action({key: value.clone() for key, value in buffer.items()})
+        assert torch.equal(reused.select_action(buffer), expected)
+
+
+@pytest.mark.parametrize("method", ["select_action", "predict_action_chunk"])
+def test_only_numbers_come_in_and_go_out(two_tasks: Path, checkpoint: Path, method: str) -> None:
+    """A robot may do anything if it is told to go to NaN."""
+    policy: Any = _load_pretrained_policy(config(two_tasks, task=RED))
+    seen = observation(checkpoint)
+    seen["observation.state"][0, 1] = torch.nan
+    with pytest.raises(
+        UserError, match=rf"state contains a non-finite value: {re.escape(policy.policy.spec.state_names[1])}"
+    ):
+        getattr(policy, method)(seen)
+    next(policy.parameters()).data.fill_(torch.nan)
+    with pytest.raises(UserError, match=r"returned a non-finite action.*: its training has probably diverged"):
+        getattr(policy, method)(observation(checkpoint))
+
+
 def test_a_saved_policy_opens_without_its_origin(two_tasks: Path, checkpoint: Path, tmp_path: Path) -> None:
     seen = observation(checkpoint)
     saved = tmp_path / "saved"
@@ -269,6 +357,8 @@ def test_a_saved_policy_opens_without_its_origin(two_tasks: Path, checkpoint: Pa
     expected = policy.select_action(seen)
     policy.save_pretrained(saved)
     policy.save_pretrained(saved)
+    with pytest.raises(UserError, match="lerobot's commands can only run them"):
+        policy.save_pretrained(saved, state_dict={})
     assert read_policy_config(saved / "model")["extra"] == {"train_seeds": [4]}
     two_tasks.rename(tmp_path / "gone")
     # As --policy.path is opened by lerobot-eval and lerobot-rollout.
@@ -282,6 +372,14 @@ def test_a_saved_policy_opens_without_its_origin(two_tasks: Path, checkpoint: Pa
     assert load_policy(saved).config.executed == 3
     with pytest.raises(UserError, match=r"no policy directory .*nowhere"):
         type(policy).from_pretrained(tmp_path / "nowhere", config=config(""))
+    with pytest.raises(UserError, match="holds a policy of type act, not pixio_robot"):
+        type(policy).from_pretrained(saved, config=ACTConfig())
+
+
+def test_a_saved_policy_is_described_as_it_was(checkpoint: Path, tmp_path: Path) -> None:
+    policy: Any = _load_pretrained_policy(config(checkpoint))
+    policy.save_pretrained(tmp_path)
+    assert read_policy_config(tmp_path / "model") == read_policy_config(checkpoint / "model")
 
 
 def feature(*shape: int, kind: FeatureType = FeatureType.VISUAL) -> PolicyFeature:

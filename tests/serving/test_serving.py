@@ -217,6 +217,7 @@ def test_the_server_refuses_too_what_other_clients_may_send() -> None:
     for message, changed in {
         r"images\['hand'\] must be uint8 of shape \(2, 8, 8, 3\)": {"images": {"hand": np.zeros((8, 8, 3), np.uint8)}},
         r"images must contain exactly the cameras \['hand'\], not \[\]": {"images": {}},
+        r"the cameras \['hand'\], not \['hand', b'hand'\]": {"images": {"hand": 1, b"hand": 1}},
         "state must be float32": {"state": np.zeros((2, 3))},
         r"non-finite value: y \[m\]": {"state": nan},
         "seed must be an integer": {"seed": "0"},
