@@ -35,6 +35,8 @@ class RecedingHorizon:
         dimension with two values, such as a gripper that is open or closed, the value nearer to the average is used."""
         self.step = 0
         self._frames: collections.deque[Frame] = collections.deque(maxlen=observation_steps)
+        self._has_frame = False
+        """Whether the frame of the current step is among them."""
         self._execute = execute
         self._weight = ensemble_weight
         self._queue: collections.deque[np.ndarray] = collections.deque()
@@ -65,7 +67,12 @@ class RecedingHorizon:
         return self._frames
 
     def add_frame(self, frame: Frame) -> None:
-        self._frames.extend([frame] * (1 if self._frames else self._frames.maxlen or 0))
+        """Add the frame of the current step. Another one for the same step takes its place: the call of the policy that
+        was to use the first has failed."""
+        if self._has_frame:
+            self._frames.pop()
+        self._frames.extend([frame] * (1 if self.step else self._frames.maxlen or 0))
+        self._has_frame = True
 
     def add_chunk(self, chunk: np.ndarray) -> None:
         """Add a chunk (n, a) that starts at the current step; n >= `execute`."""
@@ -87,6 +94,7 @@ class RecedingHorizon:
 
     def next_action(self) -> np.ndarray:
         self.step += 1
+        self._has_frame = False
         return self._queue.popleft()
 
 

@@ -93,8 +93,9 @@ class PolicyClient:
     def act(self, frame: Frame) -> np.ndarray:
         """The action (a,) for the newest frame, in physical units. The frame's arrays may be reused afterwards.
 
-        Raises UserError if the frame does not match the policy; it is then discarded, and another frame may be passed;
-        or if the server does not answer in time, or the connection is closed.
+        Raises UserError if the frame does not match the policy, or the policy fails on the server; the frame is then
+        discarded, and you may pass it again or another one; or if the server does not answer in time, or the connection
+        is closed.
         """
         with self._exclusive_use():
             # Checked first, so that an invalid frame never enters the history.

@@ -34,6 +34,10 @@ class ServerConnection:
             raise UserError(MISSING_PACKAGES) from error
         if not str(address).startswith(("ws://", "wss://")):
             raise UserError(f"address={address!r} must be ws://HOST:PORT, as printed by `serve`.")
+        if not all("!" <= character <= "~" for character in str(token)):
+            raise UserError(
+                "token must be as `serve` prints it: without spaces, line ends, or characters beyond ASCII."
+            )
         if not isinstance(timeout_s, numbers.Real) or not 0 < timeout_s <= LONGEST_TIMEOUT_S:
             raise UserError(f"timeout_s={timeout_s!r} must be seconds, above 0 and at most {LONGEST_TIMEOUT_S}.")
         self._timeout_s = float(timeout_s)

@@ -81,6 +81,29 @@ def test_every_call_has_the_same_number_of_rows():
     assert all(row == actions[5] for row in actions.values())
 
 
+@pytest.mark.parametrize("step", [0, 1, 5])
+def test_a_frame_whose_call_failed_gives_way_to_the_next_one(step):
+    episode = RecedingHorizon(3, 1)
+    for time in range(step + 1):
+        if time == step:
+            episode.add_frame(frame(99, rendered=False))
+        episode.add_frame(frame(time, rendered=False))
+        looked_at = [int(seen.state[0]) for seen in episode.frames]
+        episode.add_chunk(np.zeros((1, 1), np.float32))
+        episode.next_action()
+    assert looked_at == [max(step - back, 0) for back in (2, 1, 0)]
+
+
+def test_actions_that_are_not_finite_are_refused():
+    policy = Recorder(horizon=1)
+    actor = ChunkedActor(policy, 1, batch_size=1)
+    actor.reset(0, 7)
+    actor.act({0: frame(0, rendered=True)})
+    policy.act = lambda observation, seeds: torch.tensor([[[torch.nan]]])
+    with pytest.raises(UserError, match=r"non-finite action at step 1 of the episode with seed 7: its training"):
+        actor.act({0: frame(1, rendered=True)})
+
+
 def test_slots_restart_independently():
     actor = ChunkedActor(Recorder(), 4, batch_size=2)
     run(actor, {0: 1, 1: 2}, 3)

@@ -236,6 +236,33 @@ def test_a_timeout_is_seconds(timeout_s: Any) -> None:
         PolicyClient("ws://127.0.0.1:9", TOKEN, timeout_s=timeout_s)
 
 
+@pytest.mark.parametrize("token", [f"{TOKEN}\n", f"{TOKEN} ", f"{TOKEN}\r\nHost: x", "schlüssel"])
+def test_a_token_with_what_no_token_has_is_not_repeated(token: str) -> None:
+    """Such as that of a file, with the end of its line: errors end up in logs."""
+    with pytest.raises(UserError, match=r"token must be as `serve` prints it: without") as error:
+        PolicyClient("ws://127.0.0.1:9", token)
+    assert token.strip() not in str(error.value)
+
+
+def test_a_call_that_failed_may_be_repeated() -> None:
+    fails, looked_at = [], []
+
+    def plan(images: dict, state: np.ndarray, *moment: Any) -> np.ndarray:
+        looked_at.append(state[:, 0].tolist())
+        if fails:
+            raise RuntimeError(fails.pop())
+        return state[-1:]
+
+    with serving(served(plan, observation_steps=2)) as address, PolicyClient(address, TOKEN) as client:
+        client.act(frame(1))
+        client.act(frame(2))
+        fails.append("out of memory")
+        with pytest.raises(UserError, match="out of memory"):
+            client.act(frame(3))
+        assert client.act(frame(3)).tolist() == [3]
+    assert looked_at == [[1, 1], [1, 2], [2, 3], [2, 3]]
+
+
 @pytest.mark.parametrize("seed", [np.int64(7), np.uint8(7), np.array(7)])
 def test_a_seed_may_be_of_numpy(seed: Any) -> None:
     with serving(served(seed_of)) as address, PolicyClient(address, TOKEN) as client:
