@@ -35,7 +35,7 @@ def write_video(path: Path, frames: np.ndarray, rate_hz: float, crf: int) -> Non
 
 def find_video(npz: Path) -> dict[str, Path]:
     """Camera -> video of the episode in `npz`: NAME.CAMERA.mp4 beside it, or NAME/CAMERA.mp4."""
-    from pixio_robot.data.video.decode import VIDEO_SUFFIXES
+    from pixio_robot.data.video.container import VIDEO_SUFFIXES
 
     videos: dict[str, Path] = {}
     beside = [
@@ -54,7 +54,8 @@ def find_video(npz: Path) -> dict[str, Path]:
 def read_video(path: Path, count: int) -> np.ndarray:
     """The frames, uint8 (count, h, w, 3), upright. Raises UserError if damaged or if the frame count differs."""
     from pixio_robot.data.ingest.frame_sampling import Sampling
-    from pixio_robot.data.video.decode import VideoError, decode_frames
+    from pixio_robot.data.video.container import VideoError
+    from pixio_robot.data.video.decode import decode_frames
 
     try:
         frames = [frame for _, frame in decode_frames(path, sampling=Sampling.EVERY, every=1)]

@@ -16,7 +16,8 @@ from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.footage.kinds import EpisodeCamera, Footage, FootageKind, is_image
 from pixio_robot.data.images.codec import CorruptImage, decode_photo, shrink_short_side
 from pixio_robot.data.ingest.frame_sampling import Sampler, Sampling
-from pixio_robot.data.video.decode import VideoError, decode_frames, length_s
+from pixio_robot.data.video.container import VideoError, length_s
+from pixio_robot.data.video.decode import decode_frames
 from pixio_robot.errors import UserError
 
 MAX_IMAGE_BYTES = 512 * 2**20

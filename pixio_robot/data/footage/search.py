@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from pixio_robot.data.footage.datasets import demonstration_footage, is_zarr, lerobot_footage, lerobot_info_path
 from pixio_robot.data.footage.kinds import IMAGE_SUFFIXES, Footage, FootageKind, describe_footage, is_image, is_tar
-from pixio_robot.data.video.decode import VIDEO_SUFFIXES
+from pixio_robot.data.video.container import VIDEO_SUFFIXES
 from pixio_robot.errors import UserError
 
 

@@ -23,7 +23,7 @@ from pixio_robot.data.images.perceptual_hash import perceptual_hash
 from pixio_robot.data.images.shards import ShardWriter
 from pixio_robot.data.ingest.frame_sampling import Sampling
 from pixio_robot.data.ingest.privacy import PrivacyError, apply_privacy_hook, load_hook
-from pixio_robot.data.video.decode import VideoError
+from pixio_robot.data.video.container import VideoError
 from pixio_robot.files import atomic_directory, read_json, write_json
 
 RESULT, FRAMES = "result.json", "frames"

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from pixio_robot.data.images.codec import shrink_short_side
-from pixio_robot.data.video.decode import VIDEO_SUFFIXES, Sampling, VideoError, decode_frames, length_s
+from pixio_robot.data.ingest.frame_sampling import Sampling
+from pixio_robot.data.video.container import VIDEO_SUFFIXES, VideoError, length_s
+from pixio_robot.data.video.decode import decode_frames
 
 WIDTH, HEIGHT = 160, 96  # of `make_video`
 
