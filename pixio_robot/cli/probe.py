@@ -20,7 +20,7 @@ from pixio_robot.types import GroundTruth
 from pixio_robot.vision.build import EncoderSource, build_encoder
 
 if TYPE_CHECKING:
-    from pixio_robot.vision.probing.probes import ProbeResult
+    from pixio_robot.vision.probing.scores import ProbeResult
 
 PICTURES = 4
 _ARRAYS = ("images", "depth", "classes", "camera_axes", "contact", "episode")

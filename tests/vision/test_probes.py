@@ -12,15 +12,9 @@ from pixio_robot.student_t import t_half_width
 from pixio_robot.types import Features, GroundTruth
 from pixio_robot.vision.config import EncoderConfig
 from pixio_robot.vision.pixio import PixioEncoder
-from pixio_robot.vision.probing.probes import (
-    DensePredictions,
-    ProbeResult,
-    Probes,
-    _dense_scores,
-    extract_features,
-    roc_area,
-)
+from pixio_robot.vision.probing.probes import DensePredictions, Probes, extract_features
 from pixio_robot.vision.probing.regressors import Ridge, fit_knn, fit_patch_knn, fit_ridge, split_episodes
+from pixio_robot.vision.probing.scores import ProbeResult, dense_scores, roc_area
 from pixio_robot.vision.probing.softmax_regression import fit_softmax_regression
 
 EPISODES, FRAMES, GRID, D, PIXELS = 24, 5, 4, 12, 16
@@ -181,7 +175,7 @@ def test_delta1_counts_underestimated_depth_as_wrong() -> None:
     depth = np.full((1, 2, 2), 1.0, np.float32)
     read = np.array([[[1.0, 1.2], [1.3, 0.7]]], np.float32)
     classes = np.zeros((1, 2, 2), np.int32)
-    assert _dense_scores(read, classes, depth, classes, ["one"]).depth_delta1 == 0.5
+    assert dense_scores(read, classes, depth, classes, ["one"]).depth_delta1 == 0.5
 
 
 def test_roc_area_counts_pairs() -> None:
