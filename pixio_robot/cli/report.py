@@ -17,7 +17,8 @@ from pixio_robot.cli.stages.stage import STAMP_SUFFIX
 from pixio_robot.cli.stale_evaluations import find_stale_evaluations
 from pixio_robot.errors import UserError, format_names
 from pixio_robot.evaluation.checkpoint_series import SERIES
-from pixio_robot.evaluation.report.data import EVALUATIONS, Stage
+from pixio_robot.evaluation.report.data import Stage
+from pixio_robot.evaluation.report.evaluations import EVALUATIONS
 from pixio_robot.evaluation.results import SUMMARY
 from pixio_robot.files import find_files, read_json
 

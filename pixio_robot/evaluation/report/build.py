@@ -13,7 +13,8 @@ from typing import Any
 from markupsafe import Markup
 
 from pixio_robot.evaluation.checkpoint_series import series_text
-from pixio_robot.evaluation.report.data import ReportInputs, run_name
+from pixio_robot.evaluation.report.data import ReportInputs
+from pixio_robot.evaluation.report.evaluations import run_name
 from pixio_robot.evaluation.report.figures import interval_svg, loss_svg, series_svg
 from pixio_robot.evaluation.report.findings import (
     caveats,

@@ -9,7 +9,7 @@ import numpy as np
 
 from pixio_robot.axes import round_step
 from pixio_robot.evaluation.checkpoint_series import CheckpointSeries
-from pixio_robot.evaluation.report.data import Curve
+from pixio_robot.evaluation.report.curves import Curve
 
 _WIDTH, _HEIGHT = 360, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 34

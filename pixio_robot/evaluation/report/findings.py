@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from pixio_robot.evaluation.report.data import Curve, Evaluation, ReportInputs
+from pixio_robot.evaluation.report.curves import Curve
+from pixio_robot.evaluation.report.data import ReportInputs
+from pixio_robot.evaluation.report.evaluations import Evaluation
 from pixio_robot.evaluation.results import SEQUENTIAL, EvaluationSummary, same_environment
 from pixio_robot.evaluation.sequential import confidence_sequence
 from pixio_robot.evaluation.statistics import Interval, PairedComparison, compare_paired

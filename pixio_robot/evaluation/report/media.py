@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from pixio_robot.errors import UserError
-from pixio_robot.evaluation.report.data import Evaluation
+from pixio_robot.evaluation.report.evaluations import Evaluation
 from pixio_robot.evaluation.results import VIDEOS
 from pixio_robot.evaluation.video_recorder import GRID
 from pixio_robot.html_pages import data_uri

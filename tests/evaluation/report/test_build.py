@@ -14,7 +14,8 @@ from pixio_robot.evaluation.baselines import RandomActor
 from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.evaluate import evaluate, summarise
 from pixio_robot.evaluation.report.build import render_csv, render_html, render_markdown, write_report
-from pixio_robot.evaluation.report.data import Curve, Stage, collect_comparison, collect_inputs
+from pixio_robot.evaluation.report.curves import Curve
+from pixio_robot.evaluation.report.data import Stage, collect_comparison, collect_inputs
 from pixio_robot.evaluation.report.figures import interval_svg, loss_svg
 from pixio_robot.evaluation.report.findings import (
     caveats,
