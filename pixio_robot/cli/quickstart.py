@@ -18,8 +18,9 @@ HELP = """\
 usage: pixio-robot quickstart [experiment=NAME] [run=DIR]
 
 Runs the commands listed in configs/experiment/NAME/steps.yaml one after another. Each can also be run by
-hand, and is skipped if its result already exists. The default experiment is `quickstart_gpu` if there is a
-CUDA device, else `quickstart`."""
+hand, and is skipped if its result already exists. The default experiment is `quickstart`; `quickstart_gpu` is
+a larger one for a data-centre GPU."""
+DEFAULT = "quickstart"
 
 
 @dataclass(kw_only=True)
@@ -46,12 +47,6 @@ def load_steps(experiment: str, run: str | None) -> Steps:
     return steps
 
 
-def default_experiment() -> str:
-    import torch
-
-    return "quickstart_gpu" if torch.cuda.is_available() else "quickstart"
-
-
 def main(arguments: list[str]) -> int:
     if "-h" in arguments or "--help" in arguments:
         print(HELP)
@@ -62,7 +57,7 @@ def main(arguments: list[str]) -> int:
         if not equals or key not in ("experiment", "run"):
             raise UserError(f"`quickstart` has no setting {argument!r}. Valid settings: experiment=NAME, run=DIR.")
         chosen[key] = value
-    experiment = chosen.get("experiment") or default_experiment()
+    experiment = chosen.get("experiment") or DEFAULT
     steps = load_steps(experiment, chosen.get("run"))
     started = time.monotonic()
     for number, step in enumerate(steps.steps, start=1):
