@@ -48,7 +48,7 @@ def pack(message: dict[str, Any]) -> bytes:
     def array(value: Any) -> Any:
         if not isinstance(value, np.ndarray) or value.dtype.str not in _DTYPES:
             raise TypeError(f"{type(value).__name__} {getattr(value, 'dtype', '')} cannot be sent")
-        content = msgpack.packb([value.dtype.str, list(value.shape), np.ascontiguousarray(value).tobytes()])
+        content = msgpack.packb([value.dtype.str, list(value.shape), value.tobytes()])
         return msgpack.ExtType(_ARRAY, content)
 
     return msgpack.packb(message, default=array)

@@ -18,6 +18,7 @@ import websockets.sync.client
 from demo_data import SPEC
 
 from pixio_robot.errors import UserError
+from pixio_robot.serving import server
 from pixio_robot.serving.client import PolicyClient
 from pixio_robot.serving.server import PolicyServer, ServeConfig, ServedPolicy
 from pixio_robot.types import CameraSpec, Frame
@@ -234,6 +235,15 @@ def test_another_thread_may_close_it_even_while_it_sends() -> None:
 def test_a_timeout_is_seconds(timeout_s: Any) -> None:
     with pytest.raises(UserError, match=r"timeout_s=.* must be seconds, above 0"):
         PolicyClient("ws://127.0.0.1:9", TOKEN, timeout_s=timeout_s)
+
+
+def test_a_server_of_another_version_is_named_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "PROTOCOL", 1)
+    with serving(served()) as address:
+        before = threading.active_count()
+        with pytest.raises(UserError, match=rf"{address} speaks protocol 1, this client 2"):
+            PolicyClient(address, TOKEN)
+        assert threading.active_count() == before  # an open connection has one
 
 
 @pytest.mark.parametrize("token", [f"{TOKEN}\n", f"{TOKEN} ", f"{TOKEN}\r\nHost: x", "schlüssel"])

@@ -120,6 +120,31 @@ def test_a_client_averages_predictions_as_the_policy_at_hand(checkpoint: Path) -
     np.testing.assert_allclose(here, asyncio.run(talk()), atol=1e-6)
 
 
+def test_a_served_policy_is_told_its_task_and_draws_as_the_policy_at_hand(checkpoint: Path, tmp_path: Path) -> None:
+    import torch
+
+    from pixio_robot.types import Observation
+    from policies.acting import ActingConfig
+    from policies.chunking import get_call_seed
+    from policies.config import ConditioningConfig
+    from policies.flow import FlowConfig
+    from policies.persistence import load_policy, save_policy
+    from policies.registry import build_policy
+
+    other = load_policy(checkpoint)
+    blind = FlowConfig(conditioning=ConditioningConfig(goal_dim=2), horizon=4)
+    policy = build_policy("flow", blind, other.spec, other.statistics, None)
+    policy.goals = {"push": [1.0, 0.0], "pick": [0.0, 1.0]}
+    save_policy(tmp_path / "policy", policy.eval())
+    served = serve.load_served_policy(str(tmp_path / "policy"), ActingConfig(noise_seed=4), "cpu")
+    assert served.tasks == ["push", "pick"]
+    state = frames(1)[0].state[None]
+    expected = policy.act(
+        Observation({}, torch.from_numpy(state)[None], goal=torch.tensor([[0.0, 1.0]])), [get_call_seed(5, 3, 4)]
+    )
+    np.testing.assert_allclose(served.plan({}, state, 5, 3, "pick"), expected[0, :2], atol=1e-6)
+
+
 def test_a_frames_arrays_may_be_reused(address: str) -> None:
     """As a camera driver does that fills one buffer; the policy looks back over two frames."""
     with PolicyClient(address, TOKEN) as fresh, PolicyClient(address, TOKEN) as reused:
