@@ -26,6 +26,7 @@ from envs.config import EnvConfig
 from envs.registry import make_env
 from envs.spec import max_episode_steps
 from pixio_robot.cli.main import dispatch
+from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.lerobot_plugin.environment import PixioRobotEnv, _LeRobotEnv
 from pixio_robot.lerobot_plugin.policy import PixioRobotConfig
@@ -111,6 +112,35 @@ def test_lerobot_plays_the_same_episodes(checkpoint: Path, acting: dict[str, int
         ):
             length = int(done.int().argmax()) + 1
             np.testing.assert_array_equal(mine[:length], theirs[:length])
+
+
+class Replay(torch.nn.Module):
+    """Actions (b, n, a) that were decided beforehand."""
+
+    def __init__(self, actions: torch.Tensor) -> None:
+        super().__init__()
+        self.actions, self.config, self.step = actions, PixioRobotConfig(device="cpu"), 0
+
+    def reset(self) -> None:
+        self.step = 0
+
+    def select_action(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        self.step += 1
+        return self.actions[:, self.step - 1]
+
+
+def test_lerobot_counts_the_successes_of_demonstrations_played_again(checkpoint: Path) -> None:
+    demos = list(DemoStore.open(checkpoint.parent / "demos"))[:2]
+    assert all(demo.success for demo in demos)
+    actions = torch.zeros(3, 15, 4)  # the third does nothing
+    for row, demo in enumerate(demos):
+        actions[row, : len(demo.actions)] = torch.from_numpy(demo.actions)
+    found = played_by_lerobot(Replay(actions), [*(demo.seed for demo in demos), demos[0].seed])
+    ends = [len(demo.actions) - 1 for demo in demos] + [14]
+    assert [int(done.int().argmax()) for done in found["done"]] == ends
+    assert [bool(success[: end + 1].any()) for success, end in zip(found["success"], ends, strict=True)] == [1, 1, 0]
+    for row, demo in enumerate(demos):
+        assert found["reward"][row, : ends[row] + 1].tolist() == demo.rewards.tolist()
 
 
 @pytest.mark.parametrize(("terminated", "truncated"), [(False, False), (True, False), (False, True)])
