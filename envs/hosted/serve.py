@@ -108,7 +108,7 @@ def describe_space(space: Any) -> dict[str, Any]:
     if kind == "MultiBinary":
         return {"kind": kind, "n": np.atleast_1d(space.n).tolist()}
     if kind == "MultiDiscrete":
-        return {"kind": kind, "nvec": space.nvec}
+        return {"kind": kind, "nvec": space.nvec, "start": np.zeros_like(space.nvec) + getattr(space, "start", 0)}
     return {"kind": kind}
 
 

@@ -191,5 +191,5 @@ def space_from_description(description: Mapping[str, Any]) -> gymnasium.Space:
     if kind == "MultiBinary":
         return spaces.MultiBinary(description["n"])
     if kind == "MultiDiscrete":
-        return spaces.MultiDiscrete(description["nvec"])
+        return spaces.MultiDiscrete(description["nvec"], start=description["start"])
     return type(kind, (gymnasium.Space,), {})()

@@ -24,6 +24,7 @@ from envs.third_party.base import SimulatorProcessDied
 from envs.third_party.reproducibility import is_reproducible
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.rollout import run_episodes
+from pixio_robot.types import UNSEEDED
 
 DOT, PLAIN = (f"gymnasium:painted:painted/{name}-v0" for name in ("Dot", "Plain"))
 
@@ -152,6 +153,35 @@ def test_what_it_says_of_itself_is_in_the_spec_and_pictures_are_drawn_on_demand(
             env.step(np.ones(1))
 
 
+MIXED = """
+    import gymnasium, numpy as np
+    from gymnasium import spaces as s
+
+    class Mixed(gymnasium.Env):
+        observation_space = s.Dict({
+            "one": s.Discrete(3, start=2), "more": s.MultiDiscrete([2, 3], start=[5, 6]), "flags": s.MultiBinary(2),
+            "pair": s.Tuple([s.Box(-1, 1, (1,), np.float64), s.Discrete(2)]), "text": s.Text(5),
+        })
+        action_space = s.Box(-1, 1, (1,))
+        metadata = {"render_fps": 5, "packages": ["numpy"]}
+
+        def reset(self, *, seed=None, options=None):
+            flags = np.array([0, 1], np.int8)
+            return {"one": 3, "more": np.array([5, 8]), "flags": flags, "pair": (np.array([0.5]), 1), "text": "no"}, {}
+
+    gymnasium.register("Mixed-v0", Mixed, max_episode_steps=30, nondeterministic=True)
+"""
+
+
+def test_spaces_of_every_kind_reach_us(made, module) -> None:
+    module(MIXED)
+    env = made(hosted("gymnasium:mine:Mixed-v0", cameras=[]))
+    values = {"flags": [0, 1], "more": [1, 0, 0, 0, 1], "one": [0, 1, 0], "pair_0": [0.5], "pair_1": [0, 1]}
+    expected = [(f"{part}.{index} [?]", value) for part, of in values.items() for index, value in enumerate(of)]
+    assert list(zip(env.spec.state_names, env.reset(0, False).state, strict=True)) == expected
+    assert UNSEEDED in env.spec.source
+
+
 def test_names_must_match_its_spaces(module) -> None:
     module(SPOKEN.replace('["push [N]"]', '["push [N]", "pull [N]"]'))
     with pytest.raises(UserError, match=r"metadata\['action_names'\] .* 2 names, but there are 1"):
@@ -181,21 +211,27 @@ OLD = """
         assert not options, options
         return Old()
 
-    class TimeLimit:
-        def __init__(self, env, max_episode_steps): self.env, self.limit, self.steps = env, max_episode_steps, 0
+    class Layer:
+        def __init__(self, env): self.env = env
         def __getattr__(self, name): return getattr(self.env, name)
+
+    class TimeLimit(Layer):
+        def __init__(self, env, max_episode_steps):
+            self.env, self._max_episode_steps, self.steps = env, max_episode_steps, 0
         def step(self, action):
             self.steps += 1
             observation, reward, over, info = self.env.step(action)
-            return observation, reward, over or self.steps >= self.limit, info
+            return observation, reward, over or self.steps >= self._max_episode_steps, info
 
     sys.modules["gym.wrappers"] = types.SimpleNamespace(TimeLimit=TimeLimit)
     sys.modules["gym"] = types.SimpleNamespace(__name__="gym", spec=spec, make=make)
 """
 
 
-def test_environments_of_the_old_gym(made, module) -> None:
-    module(OLD)
+@pytest.mark.parametrize("limited", [False, True])
+def test_environments_of_the_old_gym(made, module, limited) -> None:
+    """`limited`: `make` wraps it in its own limit, which is not at the top."""
+    module(OLD.replace("return Old()", "return Layer(TimeLimit(Old(), 17))") if limited else OLD)
     env = made(hosted("gymnasium:mine:Old-v0", cameras=[]))
     assert max_episode_steps(env.config) == 17
     assert env.reset(7, False).state == pytest.approx([0.07])
