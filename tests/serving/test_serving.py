@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgpack
 import numpy as np
 import pytest
 from demo_data import SPEC, make_store
@@ -502,9 +504,17 @@ def test_strange_messages_are_refused(content: bytes | str) -> None:
         unpack(content)
 
 
-def test_objects_cannot_be_sent() -> None:
-    with pytest.raises(TypeError):
-        pack({"x": np.array([object()])})
+@pytest.mark.parametrize(("code", "dtype"), [(2, "<f4"), (1, "<f8"), (1, "|O")])
+def test_other_contents_are_refused(code: int, dtype: str) -> None:
+    array = msgpack.packb([dtype, [1], bytes(8)])
+    with pytest.raises(UserError, match=rf"does not follow .*unknown content {code} {re.escape(dtype)}"):
+        unpack(msgpack.packb({"x": msgpack.ExtType(code, array)}))
+
+
+@pytest.mark.parametrize("array", [np.array([object()]), np.zeros(2)])
+def test_other_arrays_cannot_be_sent(array: np.ndarray) -> None:
+    with pytest.raises(TypeError, match="cannot be sent"):
+        pack({"x": array})
 
 
 def test_settings_are_checked() -> None:
