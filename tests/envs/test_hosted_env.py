@@ -239,9 +239,39 @@ def test_environments_of_the_old_gym(made, module, limited) -> None:
     result = env.step(np.full(1, 0.5), False)
     assert result.done
     assert not result.success
-    brief = made(hosted("gymnasium:mine:Old-v0", cameras=[], horizon=2))
-    brief.reset(7, False)
-    assert [brief.step(np.zeros(1), False).done for _ in range(2)] == [False, True]
+    for horizon in (2, 19):
+        other = made(hosted("gymnasium:mine:Old-v0", cameras=[], horizon=horizon))
+        other.reset(7, False)
+        dones = [other.step(np.zeros(1), False).done for _ in range(horizon)]
+        assert dones == [False] * (horizon - 1) + [True]
+
+
+CARELESS = """
+    import gymnasium, numpy as np
+
+    class Careless(gymnasium.Env):
+        observation_space = action_space = gymnasium.spaces.Box(-9, 9, (2,))
+        metadata = {"render_fps": 5, "packages": ["numpy"]}
+
+        def __init__(self): self.drawn = np.random.normal(size=2)
+
+        def reset(self, *, seed=None, options=None): return self.drawn, {}
+
+        def step(self, action):
+            action *= 2
+            return action, 1.0, False, action[0] > 1, {}
+
+    gymnasium.register("Careless-v0", Careless, max_episode_steps=3)
+"""
+
+
+def test_an_environment_may_draw_when_made_write_into_actions_and_end_early(made, module) -> None:
+    module(CARELESS)
+    one, other = (made(hosted("gymnasium:mine:Careless-v0", cameras=[])) for _ in range(2))
+    assert one.reset(0, False).state.tolist() == other.reset(0, False).state.tolist()
+    for pushed in (0.25, 1.0):
+        result = one.step(np.full(2, pushed), False)
+        assert (result.frame.state.tolist(), result.done) == ([2 * pushed] * 2, pushed > 0.5)
 
 
 DYING = """
@@ -336,6 +366,12 @@ def test_a_call_that_ctrl_c_ends_does_not_answer_the_next_one(waiting) -> None:
         waiting.reset(0, False)
 
 
+def test_ctrl_c_which_reaches_all_processes_is_for_us(made, module) -> None:
+    module(DYING.replace("self.seed = seed", "os.kill(os.getpid(), signal.SIGINT)"))
+    env = made(hosted("gymnasium:mine:Dying-v0", cameras=[], make={"mark": "-"}))
+    assert env.reset(0, False).state.tolist() == [0]
+
+
 def test_its_death_is_noticed_though_what_it_started_lives_on(waiting) -> None:
     with pytest.raises(SimulatorProcessDied, match="signal 9"):
         waiting.step(np.array([1.0]), False)
@@ -345,7 +381,13 @@ def test_an_environment_that_hangs_when_it_is_closed_is_killed(waiting) -> None:
     waiting.close()
 
 
+def running() -> str:
+    """The processes that we have started."""
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+
+
 def test_what_cannot_be_made_is_said(module, tmp_path) -> None:
+    before = running()
     module("import nothing_of_that_name")
     with pytest.raises(UserError, match=r"cannot make the environment: ModuleNotFoundError.*nothing_of_that_name"):
         make_env_spec(hosted("gymnasium:mine:Some-v0"))
@@ -360,10 +402,11 @@ def test_what_cannot_be_made_is_said(module, tmp_path) -> None:
     with pytest.raises(UserError, match=r"task=libero:libero_goal/3 needs python="):
         EnvConfig(task="libero:libero_goal/3")
     ended = tmp_path / "ends"
-    ended.write_text("#!/bin/sh\necho no Python here\nexit 3\n")
+    ended.write_text("#!/bin/sh\nseq 20\necho no Python here\nexit 3\n")
     ended.chmod(0o755)
-    with pytest.raises(UserError, match=r"exit code 3\. It printed:\nno Python here"):
+    with pytest.raises(UserError, match=r"exit code 3\. It printed:\n10\n[\s\S]*\nno Python here$"):
         make_env_spec(EnvConfig(task=DOT, python=str(ended)))
+    assert running() == before
 
 
 def test_it_outlives_the_thread_that_made_it(made, module) -> None:
