@@ -254,6 +254,18 @@ def test_features_are_kept_where_one_says(demos: Path, tmp_path: Path) -> None:
     assert sorted(demos.glob(".features/*")) == before
 
 
+def test_features_may_be_computed_in_half_precision(demos: Path, tmp_path: Path) -> None:
+    words = ["policy.conditioning.cameras=[hand]", f"features_dir={tmp_path / 'features'}"]
+    run(demos, tmp_path / "exact", *words)
+    run(demos, tmp_path / "rough", *words, "features_dtype=bfloat16")
+    exact, rough = sorted(path.name for path in (tmp_path / "features").glob("*/*"))
+    assert rough == f"{exact}.bfloat16"
+    with pytest.raises(UserError, match=r"features_dtype: 'float32' then, 'bfloat16' now"):
+        run(demos, tmp_path / "exact", *words, "features_dtype=bfloat16")
+    with pytest.raises(UserError, match="features_dtype"):
+        run(demos, tmp_path / "no", *words, "features_dtype=int8")
+
+
 def test_crops_of_a_frozen_encoder_are_encoded_anew_or_once_in_several_views(demos: Path, tmp_path: Path) -> None:
     crop = ["policy.conditioning.crop_shape=[8,8]", "policy.conditioning.random_shift=1"]
     run(demos, tmp_path / "anew", *crop)

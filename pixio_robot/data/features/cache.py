@@ -1,6 +1,6 @@
 """Features of a frozen encoder for every frame, computed once and stored beside the episodes.
 
-    store.zarr/.features/<fingerprint>[.<view>]/<camera>/000000.safetensors      (or in another `directory`)
+    store.zarr/.features/<fingerprint>[.<view>][.<dtype>]/<camera>/000000.safetensors      (or in another `directory`)
 
 holds cls (n, k, d) and patches (n, h, w, d), float16, and the checksum of the images that they were computed from.
 
@@ -163,22 +163,25 @@ def encode_features(
     views: Views = ONE_VIEW,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
     directory: Path | None = None,
 ) -> FeatureFiles:
     """Encode what is not cached yet. `encoder` is a frozen `types.Encoder`.
 
     View 0 is what the policy sees at inference, cropped if `views` says so; `views.count` random views are added for
-    training (`FeatureCache.gather`). The encoder runs once per frame and view. `directory`: where to keep the features
-    of stores that cannot be written, in a folder for each; None: in the store. Raises UserError for an unknown camera,
+    training (`FeatureCache.gather`). The encoder runs once per frame and view. `dtype`: what it computes in; other than
+    float32, under autocast. `directory`: where to keep the features of stores that cannot be written, in a folder for
+    each; None: in the store. Raises UserError for an unknown camera,
     a crop that does not fit, features that are not finite in float16, a folder that cannot be written, and a full disk.
     """
     home = store.path / DIRECTORY if directory is None else directory / _unique_folder_name(store.path)
     fingerprint = encoder.fingerprint()  # pyright: ignore[reportCallIssue]
     # Each frame is read once, so the store's images need not stay in RAM.
     reader = DemoStore.open(store.path, ram_bytes=0)
+    precision = "" if dtype is torch.float32 else str(dtype).removeprefix("torch.")
 
     def feature_file(camera: str, view: int, episode: int) -> _FeatureFile:
-        folder = ".".join(part for part in (fingerprint, views.name(view)) if part)
+        folder = ".".join(part for part in (fingerprint, views.name(view), precision) if part)
         path = home / folder / camera / f"{episode:06d}.safetensors"
         length = reader.images_shape(episode, camera)[0]
         return _FeatureFile(camera, view, episode, path, length, f"{reader.images_fingerprint(episode, camera):08x}")
@@ -191,7 +194,7 @@ def encode_features(
     }
     missing = [one for parts in files.values() for one in parts if _load(one) is None]
     if missing:
-        _encode_missing(missing, home, reader, encoder, views, batch_size, device)
+        _encode_missing(missing, home, reader, encoder, views, batch_size, torch.device(device), dtype)
     return FeatureFiles(files, views)
 
 
@@ -221,10 +224,10 @@ def _encode_missing(
     encoder: nn.Module,
     views: Views,
     batch_size: int,
-    device: torch.device | str,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> None:
     """While the device encodes, one thread reads the next frames, and another writes the previous file."""
-    device = torch.device(device)
     with contextlib.suppress(OSError):
         home.mkdir(parents=True, exist_ok=True)
     if not os.access(home, os.W_OK):
@@ -244,7 +247,7 @@ def _encode_missing(
 
     def saves(batches: Iterator[Tensor]) -> Iterator[Callable[[], None]]:
         for one, starts in track_progress(starts_by_file, "encode demonstrations"):
-            parts = _encode(encoder, itertools.islice(batches, len(starts)), device)
+            parts = _encode(encoder, itertools.islice(batches, len(starts)), device, dtype)
             yield functools.partial(_save, one, parts)
 
     try:
@@ -298,10 +301,11 @@ def _save(one: _FeatureFile, parts: Sequence[Features]) -> None:
 
 
 @torch.inference_mode()
-def _encode(encoder: nn.Module, batches: Iterable[Tensor], device: torch.device) -> list[Features]:
+def _encode(encoder: nn.Module, batches: Iterable[Tensor], device: torch.device, dtype: torch.dtype) -> list[Features]:
     """Encode batches of frames, uint8 (b, h, w, 3) each; float16 on the CPU."""
-    computed = (encoder(to_device(frames, device)).map(Tensor.half) for frames in batches)
-    return list(computed if device.type == "cpu" else _copy_to_cpu(computed, device))
+    with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+        computed = (encoder(to_device(frames, device)).map(Tensor.half) for frames in batches)
+        return list(computed if device.type == "cpu" else _copy_to_cpu(computed, device))
 
 
 def _copy_to_cpu(computed: Iterator[Features], device: torch.device) -> Iterator[Features]:

@@ -80,6 +80,21 @@ def test_cached_features_are_those_of_the_images(tmp_path: Path, ram_bytes: int)
         torch.testing.assert_close(found.cls.flatten(0, 1).float(), expected.cls, rtol=2e-3, atol=2e-3)
 
 
+def test_features_of_another_precision_are_kept_apart(tmp_path: Path) -> None:
+    store, encoder = make_store(tmp_path / "s", episodes=2), Encoder(0)
+    exact = cache_features(store, encoder, ["front"]).features(0, "front").patches.float()
+    encoder.seen = 0
+    rough = cache_features(store, encoder, ["front"], dtype=torch.bfloat16).features(0, "front").patches
+    assert encoder.seen == store.lengths.sum()
+    assert rough.dtype is torch.float16
+    error = (rough.float() - exact).norm() / exact.norm()
+    assert 1e-4 < error < 1e-2
+    assert [path.name for path in sorted(store.path.glob(".features/*"))] == [
+        encoder.fingerprint(),
+        f"{encoder.fingerprint()}.bfloat16",
+    ]
+
+
 def test_features_are_computed_once_and_grow_with_the_store(tmp_path: Path) -> None:
     store, encoder = make_store(tmp_path / "s", episodes=2), Encoder(0)
     cache_features(store, encoder, ["front"])
