@@ -9,15 +9,16 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from envs.config import ROBOTS, Controller, EnvConfig, RenderQuality
+from envs.config import ROBOTS, SIMULATOR_CAMERAS, Controller, Engine, EnvConfig, RenderQuality
 from envs.spec import make_env_spec
-from envs.tasks import THIRD_PARTY, Simulator
+from envs.tasks import TASKS, THIRD_PARTY, Simulator
 from pixio_robot.choice import option_name
 from pixio_robot.errors import UserError
 from pixio_robot.types import DemoSpec
 
-_UNLIKE_OURS = (*THIRD_PARTY, Simulator.ROBOMIMIC)
-"""Third-party simulators would have to be started, and a robomimic environment belongs to a store."""
+_RAY_TRACED = "ray traced, "
+_NOT_SET = ("make", "python")
+"""Settings of third-party environments, which the command of another one has to leave out."""
 
 
 def suggest_env_settings(
@@ -26,42 +27,51 @@ def suggest_env_settings(
     tasks: Sequence[str] = (),
     prefix: str = "",
     in_names_of_policy: Callable[[DemoSpec], DemoSpec] = lambda spec: spec,
+    any_task: bool = False,
 ) -> str:
     """A sentence with the settings of `env` to change for an environment of ours that the policy fits; else empty.
 
     tasks: those of a policy trained on several. prefix: prefix of the settings' names. in_names_of_policy: applies the
-    name mapping, and may raise UserError.
+    name mapping, and may raise UserError. any_task: whether it also maps the task, so that the environment's stays.
+
+    The policy's task is a stranger's text. Only our own tasks are tried: others could name code to import.
     """
-    current = EnvConfig() if env.simulator in _UNLIKE_OURS else env
-    for task in tasks or [policy.task]:
-        for candidate in _candidates(dataclasses.replace(policy, task=task), current):
+    alike = env if env.simulator not in (*THIRD_PARTY, Simulator.ROBOMIMIC) else EnvConfig(horizon=env.horizon)
+    wanted = [env.task] if any_task else sorted(tasks or [policy.task], key=lambda task: task != env.task)
+    for task, base in itertools.product([task for task in wanted if task in TASKS], (alike, EnvConfig())):
+        policy_of_task = policy if any_task else dataclasses.replace(policy, task=task)
+        for candidate in _candidates(policy_of_task, task, base):
             try:
                 seen = in_names_of_policy(make_env_spec(candidate))
             except UserError:
                 continue
-            if not dataclasses.replace(policy, task=task).differences(seen):
+            if not policy_of_task.differences(seen):
                 words = " ".join(_changed_settings(env, candidate, prefix))
-                others = f" (or another of its tasks: {', '.join(tasks)})" if len(tasks) > 1 else ""
-                return f" For an environment that it fits, add {words}{others}."
+                others = [other for other in wanted if other != task]
+                other_tasks = f" (or another of its tasks: {', '.join(others)})" if others else ""
+                return f" For an environment that it fits, add {words}{other_tasks}."
     return ""
 
 
-def _candidates(policy: DemoSpec, env: EnvConfig) -> Iterator[EnvConfig]:
+def _candidates(policy: DemoSpec, task: str, env: EnvConfig) -> Iterator[EnvConfig]:
     """Environments like `env` with what a DemoSpec says. Controllers and objects show only in the names of columns, so
     each choice is tried, first that of `env`."""
-    changed: dict[str, Any] = {"task": policy.task, "control_hz": round(policy.control_hz)}
+    quality = policy.render_quality.removeprefix(_RAY_TRACED)
+    changed: dict[str, Any] = {"task": task, "control_hz": round(policy.control_hz)}
     if policy.robot in ROBOTS:
         changed["robot"] = policy.robot
-    if policy.render_quality in [quality.value for quality in RenderQuality]:
-        changed["render_quality"] = RenderQuality(policy.render_quality)
+    if quality in [known.value for known in RenderQuality]:
+        changed["render_quality"] = RenderQuality(quality)
+        changed["engine"] = Engine.WARP if quality != policy.render_quality else Engine.MUJOCO
     sides = {side for camera in policy.cameras.values() for side in (camera.height, camera.width)}
     if len(sides) == 1:
         changed["image_size"] = sides.pop()
+    # A policy without cameras does not mind any, and videos need one.
+    cameras = list(policy.cameras) or list(SIMULATOR_CAMERAS[TASKS[task].simulator][:1])
     controllers = sorted(Controller, key=lambda controller: controller is not env.controller)
-    for controller, object_state, cameras in itertools.product(
-        controllers, (env.object_state, not env.object_state), (env.cameras, list(policy.cameras))
-    ):
-        changed |= {"controller": controller, "object_state": object_state, "cameras": cameras}
+    choices = itertools.product(controllers, (env.object_state, not env.object_state), (env.cameras, cameras))
+    for controller, object_state, shown in choices:
+        changed |= {"controller": controller, "object_state": object_state, "cameras": shown}
         # MetaWorld has its own rate and robot.
         for left_out in ((), ("control_hz", "robot")):
             kept = {name: value for name, value in changed.items() if name not in left_out}
@@ -74,11 +84,13 @@ def _candidates(policy: DemoSpec, env: EnvConfig) -> Iterator[EnvConfig]:
 def _changed_settings(before: EnvConfig, after: EnvConfig, prefix: str) -> Iterator[str]:
     for field in dataclasses.fields(EnvConfig):
         value = getattr(after, field.name)
-        if value != getattr(before, field.name):
+        if field.name not in _NOT_SET and value != getattr(before, field.name):
             yield shlex.quote(f"{prefix}env.{field.name}={_to_text(value)}")
 
 
 def _to_text(value: Any) -> str:
+    if value is None:
+        return "null"
     if isinstance(value, enum.Enum):
         return option_name(value)
     if isinstance(value, list):

@@ -127,7 +127,7 @@ def _evaluate(command: EvaluateCommand) -> bool:
         check_distinct_initial_states(command.env, command.seed_list())
         repeating = is_reproducible(command.env)
         for note in limitations(command.env, repeating):
-            print(f"evaluate: this is {note}", flush=True)
+            print(f"evaluate: {note}")
     pool = make_pool(
         command.env,
         command.workers,

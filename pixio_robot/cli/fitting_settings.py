@@ -20,7 +20,8 @@ def suggest_settings(
     return suggest_env_settings(
         policy,
         env,
-        () if names.task else tasks,
+        tasks,
         prefix,
         in_names_of_policy=lambda env_spec: map_names(policy, env_spec, names).spec,
+        any_task=bool(names.task),
     ) or suggest_name_mapping(policy, make_env_spec(env), names, tasks, prefix)

@@ -93,8 +93,8 @@ def _concatenate_batches(batches: Sequence[Batch]) -> Batch:
 
 
 def common_spec(stores: Sequence[DemoStore], cameras: Collection[str] | None = None) -> DemoSpec:
-    """The DemoSpec shared by all stores; tasks and sources may differ and are all listed. `cameras`: those that are
-    used, default all; stores may differ in the others, of which the result has those that all stores have.
+    """The DemoSpec shared by all stores; tasks, sources and licences may differ and are all listed. `cameras`: those
+    that are used, default all; stores may differ in the others, of which the result has those that all stores have.
 
     Raises UserError naming every other field that differs.
     """
@@ -112,6 +112,8 @@ def common_spec(stores: Sequence[DemoStore], cameras: Collection[str] | None = N
                 f"One policy cannot learn from both {stores[0].path} (A) and {store.path} (B). {differences}"
                 f"{of_cameras if everywhere and set(store.spec.cameras) != set(specs[0].cameras) else ''}"
             )
-    tasks = SEVERAL.join(dict.fromkeys(spec.task for spec in specs))
-    sources = SEVERAL.join(dict.fromkeys(spec.source for spec in specs if spec.source))
-    return dataclasses.replace(specs[0], task=tasks, source=sources, cameras=everywhere)
+    joined = {
+        name: SEVERAL.join(dict.fromkeys(value for spec in specs if (value := getattr(spec, name))))
+        for name in ("task", "source", "licence")
+    }
+    return dataclasses.replace(specs[0], cameras=everywhere, **joined)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pixio_robot.types import SEVERAL, SIMULATED, DemoSpec
 
 
@@ -16,4 +18,5 @@ def other_scene_note(trained: DemoSpec, env: DemoSpec) -> str:
 
 def _scenes(spec: DemoSpec) -> list[str]:
     sources = [source.partition(SIMULATED) for source in spec.source.split(SEVERAL)]
-    return list(dict.fromkeys(scene for _, _, scene in sources if scene))
+    # How long episodes may last is no part of the scene.
+    return list(dict.fromkeys(re.sub(r", horizon \d+", "", scene) for _, _, scene in sources if scene))

@@ -16,14 +16,14 @@ from pixio_robot.training.best_checkpoints import METRICS, BestCheckpoints
 from pixio_robot.training.device import pick_device
 from pixio_robot.training.distributed.processes import current_processes
 from pixio_robot.training.distributed.strategy import DistributedModel
+from pixio_robot.training.imitation.distribution import distribute_policy
+from pixio_robot.training.imitation.encoders import encoder_lr_scales
+from pixio_robot.training.imitation.saving import SaveModel, make_save
+from pixio_robot.training.imitation.validation import Validation
+from pixio_robot.training.imitation.weighting import WeightedBatch, weight_batches
 from pixio_robot.training.job import BatchStream, Hook, Job
 from pixio_robot.training.loop import LoopConfig, fit
 from pixio_robot.training.optim import OptimConfig, parameter_groups
-from pixio_robot.training.policies.distribution import distribute_policy
-from pixio_robot.training.policies.encoders import encoder_lr_scales
-from pixio_robot.training.policies.saving import SaveModel, make_save
-from pixio_robot.training.policies.validation import Validation
-from pixio_robot.training.policies.weighting import WeightedBatch, weight_batches
 from pixio_robot.training.run_record import FitResult
 from pixio_robot.types import Observation, TrainablePolicy
 from pixio_robot.vision.weight_init import Weights

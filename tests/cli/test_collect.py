@@ -19,7 +19,7 @@ def test_a_finished_store_grows_to_what_it_would_have_been(tmp_path: Path, capsy
         return out
 
     grown = collect("grown", 2)
-    collect("grown", 4)
+    collect("grown", 4, "max_failures=7", "worlds=8")
     assert f"collect: continuing {grown}" in capsys.readouterr().out
     at_once = collect("at_once", 4)
     reports = [read_json(tmp_path / f"{name}_report.json") for name in ("grown", "at_once")]

@@ -264,6 +264,8 @@ def test_features_may_be_computed_in_half_precision(demos: Path, tmp_path: Path)
         run(demos, tmp_path / "exact", *words, "features_dtype=bfloat16")
     with pytest.raises(UserError, match="features_dtype"):
         run(demos, tmp_path / "no", *words, "features_dtype=int8")
+    with pytest.raises(UserError, match="none are cached here"):
+        run(demos, tmp_path / "no", "features_dtype=bfloat16", "adapt.mode=full")
 
 
 def test_crops_of_a_frozen_encoder_are_encoded_anew_or_once_in_several_views(demos: Path, tmp_path: Path) -> None:

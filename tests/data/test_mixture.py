@@ -128,10 +128,10 @@ def test_stores_must_agree_in_all_but_the_task(stores, tmp_path):
     assert common_spec(stores).task == "Task0 + Task1 + Task2"
     assert common_spec(stores[:1]) == stores[0].spec
     recorded = [
-        DemoStore.create(tmp_path / str(number), dataclasses.replace(SPEC, source=source))
+        DemoStore.create(tmp_path / str(number), dataclasses.replace(SPEC, source=source, licence=source[:2]))
         for number, source in enumerate(("by hand", "", "an expert", "by hand"))
     ]
-    assert common_spec(recorded).source == "by hand + an expert"
+    assert (common_spec(recorded).source, common_spec(recorded).licence) == ("by hand + an expert", "by + an")
     other = DemoStore.create(tmp_path / "other", dataclasses.replace(SPEC, action_names=("u", "w")))
     with pytest.raises(UserError, match=r"cannot learn from both .*action_names"):
         common_spec([stores[0], other])

@@ -1,14 +1,16 @@
 """Where a policy does not fit the environment, the settings of one that it fits are named."""
 
 import dataclasses
+import sys
+from pathlib import Path
 
 import pytest
 
-from envs.config import Controller, EnvConfig, RenderQuality
+from envs.config import Controller, Engine, EnvConfig, RenderQuality, Variation
 from envs.spec import make_env_spec
 from envs.suggestion import suggest_env_settings
 from pixio_robot.errors import UserError
-from pixio_robot.types import SEVERAL
+from pixio_robot.types import SEVERAL, DemoSpec
 
 SPARSE = {"cameras": ["hand"], "image_size": 64, "control_hz": 10}
 
@@ -34,6 +36,21 @@ SPARSE = {"cameras": ["hand"], "image_size": 64, "control_hz": 10}
             "env.task=hammer-v3 'env.cameras=[front]' env.image_size=256",
         ),
         ({}, {"task": "TabletopPush", "image_size": 64}, "env.task=Lift env.image_size=96"),
+        # A policy that sees no images takes any camera, and `evaluate` makes videos from one.
+        ({"task": "hammer-v3", "cameras": []}, {}, "env.task=hammer-v3 'env.cameras=[front]'"),
+        # What the other task does not have is set back.
+        (
+            {"task": "hammer-v3", "cameras": ["front"]},
+            {"variation": Variation.CLUTTERED},
+            "env.task=hammer-v3 'env.cameras=[front]' env.variation=none",
+        ),
+        ({"task": "Door"}, {"start_spread": 0.2}, "env.task=Door env.start_spread=0.15"),
+        (
+            {"task": "TabletopReach"},
+            {"engine": Engine.WARP, "task": "TabletopPush"},
+            "env.task=TabletopReach env.engine=mujoco",
+        ),
+        ({}, {"task": "gymnasium:Pendulum-v1", "horizon": 50, "make": {"g": 9.0}}, "env.task=Lift"),
     ],
 )
 def test_the_settings_make_an_environment_that_fits(trained_in: dict, evaluated_in: dict, settings: str) -> None:
@@ -48,7 +65,30 @@ def test_of_several_tasks_one_is_named_and_the_others_listed() -> None:
     tasks = ["Stack", "Door"]
     several = dataclasses.replace(lift, task=SEVERAL.join(tasks))
     hint = suggest_env_settings(several, EnvConfig(), tasks)
-    assert hint.endswith("add env.task=Stack (or another of its tasks: Stack, Door).")
+    assert hint.endswith("add env.task=Stack (or another of its tasks: Door).")
+    hint = suggest_env_settings(several, EnvConfig(task="Door", image_size=64), tasks)
+    assert hint.endswith("add env.image_size=96 (or another of its tasks: Stack).")
+
+
+def test_a_task_that_is_mapped_stays() -> None:
+    lift = make_env_spec(EnvConfig())
+    policy = dataclasses.replace(lift, task="lift the cube")
+
+    def renamed(spec: DemoSpec) -> DemoSpec:
+        return dataclasses.replace(spec, task="lift the cube")
+
+    hint = suggest_env_settings(policy, EnvConfig(image_size=64), in_names_of_policy=renamed, any_task=True)
+    assert hint.endswith("add env.image_size=96.")
+
+
+def test_a_task_of_a_strangers_policy_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "surprise.py").write_text("raise AssertionError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    lift = make_env_spec(EnvConfig())
+    for task in ("gymnasium:surprise:Env-v0", "robomimic:nowhere", "libero:x/1"):
+        assert suggest_env_settings(dataclasses.replace(lift, task=task), EnvConfig()) == ""
+        assert suggest_env_settings(lift, EnvConfig(image_size=64), [task]) == ""
+    assert "surprise" not in sys.modules
 
 
 def test_nothing_is_said_of_what_no_setting_would_mend() -> None:

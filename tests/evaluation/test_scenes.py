@@ -16,6 +16,7 @@ EXPERT = "scripted expert, noise 0.1; "
     ("recorded", "note"),
     [
         ({}, ""),
+        ({"horizon": 50}, ""),
         (
             {"variation": Variation.CLUTTERED},
             "variation none, start_spread 0.15 m, not variation cluttered, start_spread",

@@ -15,11 +15,11 @@ from pixio_robot.data.loading import DemoBatches, DemoWindows
 from pixio_robot.errors import UserError
 from pixio_robot.training.distributed.processes import Processes
 from pixio_robot.training.imitate import ImitateConfig, imitate
+from pixio_robot.training.imitation.encoders import encoder_lr_scales, named_encoders
+from pixio_robot.training.imitation.validation import action_errors
+from pixio_robot.training.imitation.weighting import weight_batches
 from pixio_robot.training.loop import LoopConfig
 from pixio_robot.training.optim import OptimConfig
-from pixio_robot.training.policies.encoders import encoder_lr_scales, named_encoders
-from pixio_robot.training.policies.validation import action_errors
-from pixio_robot.training.policies.weighting import weight_batches
 from pixio_robot.types import Batch, CameraSpec, DemoSpec, Episode, Observation, TrainablePolicy
 from pixio_robot.vision.checkpointing import save_checkpoint
 from pixio_robot.vision.config import EncoderConfig

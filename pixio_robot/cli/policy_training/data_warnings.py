@@ -65,15 +65,20 @@ def _held_out_duplicates_warning(source: DemoSource) -> str:
 
 
 def _repeats_warning(sources: Sequence[DemoSource]) -> str:
-    """Note on episodes that are trained on more than once, in one store or in several; empty if there are none."""
-    hashes = [source.hashes[number] for source in sources for number in source.training]
-    repeats = len(hashes) - len(set(hashes))
+    """Note on episodes that are trained on more than once, in one store or in several; empty if there are none. The
+    same motion for another task is another episode."""
+    episodes = [(source.hashes[number], source.tasks[number]) for source in sources for number in source.training]
+    repeats = len(episodes) - len(set(episodes))
     if not repeats:
         return ""
-    return (
-        f"{repeats} of the {len(hashes)} training episodes repeat others (same state and actions), which therefore "
-        f"weigh more. To leave them out: `pixio-robot data merge STORE STORE out=NEW twins=drop`, then data=NEW."
+    note = (
+        f"{repeats} of the {len(episodes)} training episodes repeat others (same state and actions), which therefore "
+        "weigh more."
     )
+    if len(sources) == 1:
+        return note
+    stores = " ".join(str(source.store.path) for source in sources)
+    return f"{note} To leave them out: `pixio-robot data merge {stores} out=NEW twins=drop`, then data=NEW."
 
 
 def _padding_warning(lengths: np.ndarray, policy: PolicyConfig) -> str:

@@ -10,7 +10,7 @@ from pixio_robot.cli.policy_directory import policy_directory
 from pixio_robot.data.features.views import Views
 from pixio_robot.errors import UserError
 from pixio_robot.training.distributed.processes import current_processes
-from pixio_robot.training.policies.encoders import named_encoders
+from pixio_robot.training.imitation.encoders import named_encoders
 from pixio_robot.vision.adapt import Adaptation, adapt
 from pixio_robot.vision.build import EncoderKind, build_encoder
 from pixio_robot.vision.checkpointing import WEIGHTS, read_weights
@@ -108,9 +108,9 @@ def _cached_views(command: TrainCommand) -> Views | None:
     if command.encoder.kind is EncoderKind.NONE or command.adapt.mode is not Adaptation.FROZEN:
         if command.cached_views:
             raise UserError("cached_views needs a frozen encoder: set adapt.mode=frozen, or cached_views=0.")
-        return None
+        return _no_views(command)
     if conditioning.changes_images and not command.cached_views:
-        return None
+        return _no_views(command)
     if conditioning.color_jitter is not None:
         raise UserError("Cached views support crops and shifts but not color_jitter: leave color_jitter out.")
     crop = conditioning.crop_shape
@@ -120,6 +120,15 @@ def _cached_views(command: TrainCommand) -> Views | None:
         crop=None if crop is None else (crop[0], crop[1]),
         shift=conditioning.random_shift,
     )
+
+
+def _no_views(command: TrainCommand) -> None:
+    """No features are cached. Raises UserError for a precision in which to compute them."""
+    if command.features_dtype != "float32":
+        raise UserError(
+            f"features_dtype={command.features_dtype} is for cached features, but none are cached here: leave it out "
+            "(for the precision of training, see loop.dtype)."
+        )
 
 
 def _load_policy_weights(path: str, policy: Any) -> Weights:

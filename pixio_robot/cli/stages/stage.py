@@ -35,7 +35,7 @@ STAMP_SUFFIX = ".stage.json"
 
 NOT_COMPARED = WITHOUT_EFFECT | {
     *("features_dir", "step_timeout_s", "timeout_s", "drop_missing", "trials"),
-    *("executor", "start_method", "egl_devices", "python"),
+    *("executor", "start_method", "egl_devices", "python", "worlds", "max_failures"),
 }
 """Names of settings that do not affect the content of a result, of training and of all other commands."""
 USER_KEYED_MAPPINGS = frozenset({"make", "cameras"})
@@ -235,14 +235,16 @@ def _run_and_stamp(stage: Stage, work: Callable[[], bool]) -> int:
         write_json(stamp, record | state)
 
     started = time.monotonic()
+    growing_from = fingerprint_content(str(target)) if larger and not stays and was_finished else None
     if not stays:
         save(finished=False)
     try:
         finished = work()
     except BaseException as error:
         # A failed first attempt leaves no stamp, so that the settings can be corrected freely. A finished result keeps
-        # its stamp if the settings for an update were rejected.
-        if stage.always and was_finished and isinstance(error, UserError):
+        # its stamp if the settings for an update were rejected, or if it has not grown.
+        unchanged = growing_from is not None and growing_from == fingerprint_content(str(target))
+        if unchanged or (stage.always and was_finished and isinstance(error, UserError)):
             write_json(stamp, earlier)
         elif not target.exists():
             stamp.unlink()

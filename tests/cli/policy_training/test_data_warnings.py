@@ -1,5 +1,6 @@
 """What is said of demonstrations before a policy is trained on them."""
 
+import dataclasses
 from pathlib import Path
 
 from demo_data import SPEC, make_episode, make_store
@@ -8,6 +9,7 @@ from pixio_robot.cli.policy_training.data_split import DemoSource
 from pixio_robot.cli.policy_training.data_warnings import data_warnings, untrained_tasks_warning
 from pixio_robot.data.demos.episode_hash import hash_episode
 from pixio_robot.data.demos.store import DemoStore
+from pixio_robot.data.demos.tasks import tasks_of
 from policies.act import ACTConfig
 from policies.config import PolicyConfig
 
@@ -22,7 +24,7 @@ def store_of(path: Path, seeds: range | list[int], length: int) -> DemoStore:
 
 def trained_on(store: DemoStore, episodes: list[int]) -> DemoSource:
     hashes = [hash_episode(store, episode) for episode in range(len(store))]
-    return DemoSource(store=store, hashes=hashes, tasks=[], trainable=True, training=episodes)
+    return DemoSource(store=store, hashes=hashes, tasks=tasks_of(store), trainable=True, training=episodes)
 
 
 def test_failures_are_counted_store_by_store_among_those_trained_on(tmp_path: Path) -> None:
@@ -40,6 +42,11 @@ def test_episodes_that_are_in_two_stores_are_counted(tmp_path: Path) -> None:
     assert "twins=drop" in note
     # The second copy of 3 is not trained on.
     assert data_warnings([trained_on(first, [0, 1]), trained_on(second, [1, 2])], PolicyConfig()) == []
+    of_another_task = dataclasses.replace(trained_on(second, [0, 1, 2]), tasks=["Other"] * 3)
+    assert data_warnings([trained_on(first, [0, 1, 2]), of_another_task], PolicyConfig()) == []
+    twice = store_of(tmp_path / "twice", [1, 3, 1], 20)
+    (note,) = data_warnings([trained_on(twice, [0, 1, 2])], PolicyConfig())
+    assert note.endswith("weigh more.")
 
 
 def test_nothing_is_said_where_no_success_is_noted_at_all(tmp_path: Path) -> None:

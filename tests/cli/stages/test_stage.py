@@ -99,6 +99,27 @@ def test_a_store_that_is_growing_is_unfinished(tmp_path: Path) -> None:
     assert read_json(stamp_path(out))["finished"]
 
 
+def test_a_store_that_could_not_grow_is_as_finished_as_before(tmp_path: Path) -> None:
+    out, log = tmp_path / "demos", []
+    run_stage(Stage("collect", str(out), {"episodes": 3}), make(out, log))
+    before = read_json(stamp_path(out))
+
+    def fails(adds: bool) -> Callable[[], bool]:
+        def work() -> bool:
+            if adds:
+                (out / "more").touch()
+            raise UserError("no simulator")
+
+        return work
+
+    for adds in (False, True):
+        stage = Stage("collect", str(out), {"episodes": 5}, may_grow=("episodes",), grows_in_place=True)
+        with pytest.raises(UserError, match="no simulator"):
+            run_stage(stage, fails(adds))
+        assert (read_json(stamp_path(out)) == before) is not adds
+    assert not read_json(stamp_path(out))["finished"]
+
+
 @pytest.mark.parametrize("mapping", ["make", "cameras"])
 def test_words_of_the_user_are_part_of_the_result_whatever_they_are_called(tmp_path: Path, mapping: str) -> None:
     out, log = tmp_path / "results", []

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from pixio_robot.training.distributed.processes import Processes, current_processes
 from pixio_robot.training.distributed.strategy import DistributedModel
+from pixio_robot.training.imitation.weighting import relative_weight
 from pixio_robot.training.job import BatchStream
 from pixio_robot.training.loop import LoopConfig
 from pixio_robot.training.monitoring.metrics import MetricBuffer, average_metrics
-from pixio_robot.training.policies.weighting import relative_weight
 from pixio_robot.types import Batch, TrainablePolicy
 
 VALIDATION_SEED = 0

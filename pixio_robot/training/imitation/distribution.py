@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from pixio_robot.training.distributed.strategy import DistributedModel, distribute_model
+from pixio_robot.training.imitation.encoders import transformer_blocks
 from pixio_robot.training.loop import LoopConfig
-from pixio_robot.training.policies.encoders import transformer_blocks
 from pixio_robot.types import Batch, Observation, TrainablePolicy
 from pixio_robot.vision.weight_init import Weights, add_prefix
 
