@@ -56,6 +56,10 @@ class ConditioningConfig:
     """Maximum random shift of training images [px], repeating edge pixels; no effect on cached features."""
     color_jitter: list[float] | None = number(None, at_least=0)
     """Ranges of brightness, contrast, saturation and hue jitter of training images, as in torchvision's ColorJitter."""
+    feature_noise: float = number(0.0, at_least=0)
+    """Standard deviation of Gaussian noise added to the standardised features in training, also to cached ones: to each
+    feature, and to each channel as a whole. With 1.0, policies on a frozen encoder are less sensitive to the light, and
+    somewhat less successful in that of the demonstrations (docs/results.md)."""
     goal_dim: int = number(0, at_least=0)
     """Length of the goal vector: an instruction embedding or one-hot task index. 0: not goal-conditioned."""
     goal_width: int = number(32, at_least=1)
@@ -77,6 +81,10 @@ class ConditioningConfig:
         check_setting(
             self.crop_shape is None or len(self.crop_shape) == 2,
             f"crop_shape = {self.crop_shape} must be a height and a width in pixels, such as [76, 76].",
+        )
+        check_setting(
+            self.standardise or not self.feature_noise,
+            f"feature_noise = {self.feature_noise} is relative to standardised features: it needs standardise = true.",
         )
         jitter = [0.0] * 4 if self.color_jitter is None else self.color_jitter
         check_setting(

@@ -1,7 +1,7 @@
-"""Batched augmentation of training images on their device, with one random draw per window.
+"""Batched augmentation of training images, or of features, on their device, with one random draw per window.
 
 All frames of a window change together, which preserves the motion within it. Shapes: b windows, t frames, h rows,
-w columns; images are uint8 (b, t, h, w, 3), before and after.
+w columns, d features; images are uint8 (b, t, h, w, 3), before and after.
 """
 
 from __future__ import annotations
@@ -115,3 +115,11 @@ def shift_and_jitter(images: Tensor, shift: int, jitter: Sequence[float] | None)
     if jitter is not None:
         images = color_jitter(images, *jitter)
     return images
+
+
+def add_feature_noise(features: Tensor, deviation: float, frames: int) -> Tensor:
+    """Add Gaussian noise of this standard deviation to standardised features (b * frames, ..., d): to each of them, and
+    to each channel of a window as a whole, at all positions and in all frames, as another light would."""
+    windows, middle, width = len(features) // frames, features.ndim - 2, features.shape[-1]
+    of_window = torch.randn(windows, *[1] * middle, width, device=features.device).repeat_interleave(frames, 0)
+    return features + deviation * (torch.randn_like(features) + of_window)

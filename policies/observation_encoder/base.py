@@ -17,7 +17,7 @@ from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.types import DemoSpec, Features, Observation
 from policies.config import ConditioningConfig
 from policies.normalisation import Normaliser
-from policies.observation_encoder.augmentation import centre_crop, random_crop, shift_and_jitter
+from policies.observation_encoder.augmentation import add_feature_noise, centre_crop, random_crop, shift_and_jitter
 from policies.observation_encoder.standardisation import RunningMoments, Standardiser
 from policies.relative_poses import RELATIVE, RelativePoses, require_relative_range
 
@@ -134,14 +134,16 @@ class ObservationEncoder(nn.Module):
         return self.state(state_bts)
 
     def features(self, observation: Observation, augment: bool = False) -> list[Features]:
-        """The features of each camera, with leading axis n. `augment`: augment the images as configured."""
+        """The features of each camera, with leading axis n. `augment`: augment images and features as configured."""
+        noise, frames = self.config.feature_noise if augment else 0.0, observation.state.shape[1]
         features = []
         for index in range(len(self.config.cameras)):
             raw = self._features(observation, index, augment)
             if self.config.standardise:
-                features.append(Features(self.cls[index](raw.cls), self.patches[index](raw.patches)))
+                seen = Features(self.cls[index](raw.cls), self.patches[index](raw.patches))
             else:
-                features.append(raw.map(Tensor.float))
+                seen = raw.map(Tensor.float)
+            features.append(seen.map(lambda x: add_feature_noise(x, noise, frames)) if noise else seen)
         return features
 
     @torch.no_grad()

@@ -9,9 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-VARIANCE_RIDGE = 0.1
-"""Fraction of a channel's mean variance that is added to its variance at every position, so that noise at positions
-where almost nothing changes is not amplified to the level of the others."""
+VARIANCE_RIDGE = 1.0
+"""Fraction of a channel's mean variance that is added to its variance at every position, so that positions where almost
+nothing changed in the demonstrations are not amplified to the level of the others: there, another light would be far
+outside of what the policy has seen (docs/results.md)."""
 
 
 class Standardiser(nn.Module):

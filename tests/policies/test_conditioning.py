@@ -94,7 +94,27 @@ def test_standardised_features_have_no_mean_and_about_unit_spread(build, world):
     for standardiser, x in ((conditioning.cls[0], features.cls), (conditioning.patches[0], features.patches)):
         scaled = standardiser(x)
         assert scaled.mean(0).abs().max() < 0.5
-        assert 0.7 < scaled.std() < 1.1
+        assert 0.5 < scaled.std() < 1.1
+
+
+def test_noise_is_added_to_features_in_training_only(build, world):
+    torch.manual_seed(0)
+    exact, noisy = build().eval(), build(feature_noise=0.5).eval()
+    observation = world.windows(64, seed=0).observation
+    for conditioning in (exact, noisy):
+        conditioning.prepare([observation])
+    seen = exact.features(observation)
+    for of_images, camera in ((True, 0), (False, 1)):
+        given = observation if of_images else cached(noisy, observation)
+        torch.testing.assert_close(noisy.features(given)[camera].patches, seen[camera].patches, rtol=1e-4, atol=1e-4)
+        with torch.no_grad():
+            added = noisy.features(given, augment=True)[camera].patches - seen[camera].patches
+        frames = added.unflatten(0, (64, world.observation_steps))
+        assert frames.std().item() == pytest.approx(0.5 * 2**0.5, rel=0.1)
+        # What remains of the mean over positions and frames is that of the window's channels.
+        assert frames.mean((1, 2, 3)).std().item() == pytest.approx(0.5, rel=0.2)
+    with pytest.raises(UserError, match="needs standardise = true"):
+        ConditioningConfig(feature_noise=0.5, standardise=False)
 
 
 def test_moments_in_parts_equal_moments_at_once():
