@@ -41,6 +41,7 @@ def describe(evaluation: Path) -> dict[str, Any]:
         "finished_at": summary.finished_at,
         "versions": summary.versions,
         "spec_hash": summary.spec_hash,
+        "scene": summary.scene,
         "first_seed": first,
         "successes": "".join(str(int(success[seed])) for seed in sorted(success)),
     }
@@ -62,7 +63,7 @@ def main() -> None:
         low, high = wilson_interval(count, total)
         print(f"{row['name']}: {row['task']}, {row['policy']}: {count} of {total} ({low:.0%} to {high:.0%})")
     for first, second in itertools.combinations(rows, 2):
-        if first["task"] != second["task"] or first["spec_hash"] != second["spec_hash"]:
+        if any(first[name] != second[name] for name in ("task", "spec_hash", "scene")):
             continue
         sides = outcomes(first), outcomes(second)
         if sides[0].keys().isdisjoint(sides[1]):
