@@ -68,7 +68,7 @@ class TrainCommand(DataSettings, ImitateConfig, StageSettings):
     """Directory for the cached features of a frozen encoder, if the stores cannot be written; empty: in each store."""
     features_dtype: str = one_of("float32", FEATURES_DTYPES)
     """Precision in which the features to cache are computed. `bfloat16` takes half the time on a CPU with instructions
-    for it (avx512_bf16 in /proc/cpuinfo); on other CPUs it is slower. The policy acts in float32, from which such
+    for it (avx512_bf16 in /proc/cpuinfo); on other CPUs it may be slower. The policy acts in float32, from which such
     features differ by some 0.5 %."""
     initial_policy: str | None = None
     """Trained policy of the same shape to start from, such as one trained on the frozen encoder before fine-tuning it,
