@@ -35,6 +35,7 @@ _CLOSE_TIMEOUT_S = 10.0
 """Time for the other Python to end by itself."""
 _CHECK_INTERVAL_S = 1.0
 """Time between looks at whether the other Python still runs."""
+_LAST_OUTPUT_BYTES = 1 << 16
 _ERROR_LINES = 12
 
 
@@ -96,6 +97,8 @@ class HostedEnv(gymnasium.Env):
         return process
 
     def _request(self, command: str, **arguments: Any) -> Any:
+        if self._requests.closed:
+            raise RuntimeError(f"This environment was closed: {command} needs a new one.")
         try:
             wire.send(self._requests, [command, arguments])
             self._wait_for_answer()
@@ -131,7 +134,8 @@ class HostedEnv(gymnasium.Env):
         return self._process.wait()
 
     def _format_last_output(self) -> str:
-        self._output.seek(0)
+        size = self._output.seek(0, os.SEEK_END)
+        self._output.seek(max(0, size - _LAST_OUTPUT_BYTES))
         lines = self._output.read().decode(errors="replace").splitlines()
         return "It printed:\n" + "\n".join(lines[-_ERROR_LINES:]) if lines else "It printed nothing."
 

@@ -379,6 +379,16 @@ def test_its_death_is_noticed_though_what_it_started_lives_on(waiting) -> None:
 
 def test_an_environment_that_hangs_when_it_is_closed_is_killed(waiting) -> None:
     waiting.close()
+    with pytest.raises(RuntimeError, match="This environment was closed"):
+        waiting.reset(0, False)
+
+
+def test_only_the_end_of_what_it_printed_is_read(made, module, monkeypatch) -> None:
+    monkeypatch.setattr(hosted_module, "_LAST_OUTPUT_BYTES", 8)
+    module(DYING.replace("self.seed = seed", "print('long ago, the last words', flush=True); os._exit(3)"))
+    env = made(hosted("gymnasium:mine:Dying-v0", cameras=[], make={"mark": "-"}))
+    with pytest.raises(SimulatorProcessDied, match=r"exit code 3\. It printed:\nt words$"):
+        env.reset(0, False)
 
 
 def running() -> str:
