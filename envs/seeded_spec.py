@@ -7,7 +7,7 @@ import importlib.metadata
 from envs.config import EnvConfig
 from envs.tasks import get_task
 from pixio_robot.errors import UserError
-from pixio_robot.types import SIMULATED, CameraSpec, DemoSpec
+from pixio_robot.types import HORIZON, SIMULATED, CameraSpec, DemoSpec
 
 HAND_FOV_Y = 75.0
 _ROBOSUITE_FOV_Y = 45.0
@@ -46,6 +46,11 @@ def object_names(task: str) -> tuple[str, ...]:
     return tuple(column for name in get_task(task).bodies for column in pose_columns(name))
 
 
+def horizon_text(config: EnvConfig) -> str:
+    """What `source` says of the length of episodes."""
+    return "" if config.horizon is None else f"{HORIZON}{config.horizon}"
+
+
 def seeded_spec(
     config: EnvConfig,
     *,
@@ -64,7 +69,7 @@ def seeded_spec(
     scene = f"variation {config.variation.value}"
     scene += "" if config.look_seed is None else f" of look_seed {config.look_seed}"
     unusual = "" if config.object_scale == EnvConfig.object_scale else f", object_scale {config.object_scale}"
-    unusual += "" if config.horizon is None else f", horizon {config.horizon}"
+    unusual += horizon_text(config)
     return DemoSpec(
         task=config.task,
         robot=robot,

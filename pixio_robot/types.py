@@ -31,6 +31,15 @@ UNSEEDED = "episodes do not follow from their seeds"
 episodes."""
 
 
+HORIZON = ", horizon "
+"""Precedes, in `source`, the longest episode in control steps, if it is not the task's own."""
+
+
+def join_several(values: Iterable[str]) -> str:
+    """The distinct values as one DemoSpec text, without empty ones."""
+    return SEVERAL.join(dict.fromkeys(value for value in values if value))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CameraSpec:
     """One camera stream: RGB, uint8, (height, width) pixels, origin at the top left."""

@@ -6,7 +6,7 @@ import dataclasses
 
 from envs.config import EnvConfig
 from envs.robomimic.task import load_recorded_env
-from envs.seeded_spec import installed_versions
+from envs.seeded_spec import horizon_text, installed_versions
 from pixio_robot.types import SIMULATED, DemoSpec
 
 
@@ -14,11 +14,10 @@ def robomimic_spec(config: EnvConfig) -> DemoSpec:
     """The DemoSpec of the demonstrations, which a policy trained on them requires."""
     recorded = load_recorded_env(config.task)
     spec = recorded.spec
-    horizon = "" if config.horizon is None else f", horizon {config.horizon}"
     return dataclasses.replace(
         spec,
         simulator_version=installed_versions("robosuite", "mujoco"),
         cameras={name: spec.cameras[name] for name in config.cameras},
-        source=f"{SIMULATED}env_args {recorded.fingerprint}{horizon}",
+        source=f"{SIMULATED}env_args {recorded.fingerprint}{horizon_text(config)}",
         licence="",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from envs.config import EnvConfig
+from envs.seeded_spec import horizon_text
 from envs.tasks import get_task
 from envs.third_party.base import FRONT_CAMERA, EnvMetadata
 from pixio_robot.errors import UserError, unknown_name
@@ -21,7 +22,7 @@ def third_party_spec(config: EnvConfig, metadata: EnvMetadata) -> DemoSpec:
     scene = f"{SIMULATED}variation none, start_spread {config.start_spread} m"
     scene = scene if metadata.image_sizes is None else "as Gymnasium makes it"
     scene += f", {config.task}" if metadata.instruction else ""
-    scene += "" if config.horizon is None else f", horizon {config.horizon}"
+    scene += horizon_text(config)
     scene += "" if metadata.deterministic else f", {UNSEEDED}"
     scene += f", make {json.dumps(config.make, sort_keys=True)}" if config.make else ""
     return DemoSpec(

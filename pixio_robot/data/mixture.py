@@ -15,7 +15,7 @@ from pixio_robot.data.loading import DemoWindows, rank_slice
 from pixio_robot.data.mixture_weights import normalize_weights
 from pixio_robot.data.prefetch import PrefetchingIterator
 from pixio_robot.errors import UserError
-from pixio_robot.types import SEVERAL, Batch, DemoSpec, Features, Observation
+from pixio_robot.types import Batch, DemoSpec, Features, Observation, join_several
 
 
 class MixedBatches(PrefetchingIterator):
@@ -112,8 +112,5 @@ def common_spec(stores: Sequence[DemoStore], cameras: Collection[str] | None = N
                 f"One policy cannot learn from both {stores[0].path} (A) and {store.path} (B). {differences}"
                 f"{of_cameras if everywhere and set(store.spec.cameras) != set(specs[0].cameras) else ''}"
             )
-    joined = {
-        name: SEVERAL.join(dict.fromkeys(value for spec in specs if (value := getattr(spec, name))))
-        for name in ("task", "source", "licence")
-    }
+    joined = {name: join_several(getattr(spec, name) for spec in specs) for name in ("task", "source", "licence")}
     return dataclasses.replace(specs[0], cameras=everywhere, **joined)

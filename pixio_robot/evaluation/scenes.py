@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pixio_robot.types import SEVERAL, SIMULATED, DemoSpec
+from pixio_robot.types import HORIZON, SEVERAL, SIMULATED, DemoSpec
 
 
 def other_scene_note(trained: DemoSpec, env: DemoSpec) -> str:
@@ -19,4 +19,4 @@ def other_scene_note(trained: DemoSpec, env: DemoSpec) -> str:
 def _scenes(spec: DemoSpec) -> list[str]:
     sources = [source.partition(SIMULATED) for source in spec.source.split(SEVERAL)]
     # How long episodes may last is no part of the scene.
-    return list(dict.fromkeys(re.sub(r", horizon \d+", "", scene) for _, _, scene in sources if scene))
+    return list(dict.fromkeys(re.sub(rf"{HORIZON}\d+", "", scene) for _, _, scene in sources if scene))

@@ -52,6 +52,11 @@ def build_new_policy(command: TrainCommand, data: Demonstrations, device: torch.
     """Build the policy. Raises UserError for incompatible settings, and for weights that do not fit."""
     conditioning = command.policy.conditioning
     views = _cached_views(command)
+    if views is None and command.features_dtype != "float32":
+        raise UserError(
+            f"features_dtype={command.features_dtype} is for cached features, but none are cached here: leave it out "
+            "(for the precision of training, see loop.dtype)."
+        )
     # With FSDP each process holds only a part of the policy, so none builds the whole encoder, unless it has to encode
     # all frames first.
     deferred = None
@@ -108,9 +113,9 @@ def _cached_views(command: TrainCommand) -> Views | None:
     if command.encoder.kind is EncoderKind.NONE or command.adapt.mode is not Adaptation.FROZEN:
         if command.cached_views:
             raise UserError("cached_views needs a frozen encoder: set adapt.mode=frozen, or cached_views=0.")
-        return _no_views(command)
+        return None
     if conditioning.changes_images and not command.cached_views:
-        return _no_views(command)
+        return None
     if conditioning.color_jitter is not None:
         raise UserError("Cached views support crops and shifts but not color_jitter: leave color_jitter out.")
     crop = conditioning.crop_shape
@@ -120,15 +125,6 @@ def _cached_views(command: TrainCommand) -> Views | None:
         crop=None if crop is None else (crop[0], crop[1]),
         shift=conditioning.random_shift,
     )
-
-
-def _no_views(command: TrainCommand) -> None:
-    """No features are cached. Raises UserError for a precision in which to compute them."""
-    if command.features_dtype != "float32":
-        raise UserError(
-            f"features_dtype={command.features_dtype} is for cached features, but none are cached here: leave it out "
-            "(for the precision of training, see loop.dtype)."
-        )
 
 
 def _load_policy_weights(path: str, policy: Any) -> Weights:

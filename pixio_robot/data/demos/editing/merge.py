@@ -10,7 +10,7 @@ from pixio_robot.data.demos.episode_hash import hash_episode
 from pixio_robot.data.demos.spec_differences import describe_differences
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
-from pixio_robot.types import SEVERAL, Episode
+from pixio_robot.types import Episode, join_several
 
 CHECKSUM_BYTES = 32
 """Full length, because episodes are dropped on equal checksums."""
@@ -60,10 +60,10 @@ def merge_stores(stores: Sequence[DemoStore], without: Iterable[tuple[int, int]]
     specs = [store.spec for store in stores]
     spec = dataclasses.replace(
         first,
-        task=_join_unique(tasks),
-        source=_join_unique(spec.source for spec in specs),
-        licence=_join_unique(spec.licence for spec in specs),
-        simulator_version=_join_unique(spec.simulator_version for spec in specs),
+        task=join_several(tasks),
+        source=join_several(spec.source for spec in specs),
+        licence=join_several(spec.licence for spec in specs),
+        simulator_version=join_several(spec.simulator_version for spec in specs),
     )
     return NewStore(
         spec=spec,
@@ -71,7 +71,3 @@ def merge_stores(stores: Sequence[DemoStore], without: Iterable[tuple[int, int]]
         episodes=(named(store, number) for store, number in numbered),
         image_codec=lossless_codec(stores[0].image_codec),
     )
-
-
-def _join_unique(names: Iterable[str]) -> str:
-    return SEVERAL.join(dict.fromkeys(name for name in names if name))

@@ -1,38 +1,31 @@
-"""Which settings make an environment that a policy can run in, for the message where one does not fit."""
+"""Find an environment that a policy can run in, for the message where one does not fit."""
 
 from __future__ import annotations
 
 import dataclasses
-import enum
 import itertools
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from envs.config import ROBOTS, SIMULATOR_CAMERAS, Controller, Engine, EnvConfig, RenderQuality
 from envs.spec import make_env_spec
+from envs.tabletop.spec import RAY_TRACED
 from envs.tasks import TASKS, THIRD_PARTY, Simulator
-from pixio_robot.choice import option_name
 from pixio_robot.errors import UserError
 from pixio_robot.types import DemoSpec
 
-_RAY_TRACED = "ray traced, "
-_NOT_SET = ("make", "python")
-"""Settings of third-party environments, which the command of another one has to leave out."""
 
-
-def suggest_env_settings(
+def find_fitting_env(
     policy: DemoSpec,
     env: EnvConfig,
     tasks: Sequence[str] = (),
-    prefix: str = "",
     in_names_of_policy: Callable[[DemoSpec], DemoSpec] = lambda spec: spec,
     any_task: bool = False,
-) -> str:
-    """A sentence with the settings of `env` to change for an environment of ours that the policy fits; else empty.
+) -> EnvConfig | None:
+    """An environment of ours, as much like `env` as possible, in which the policy can run; None if there is none.
 
-    tasks: those of a policy trained on several. prefix: prefix of the settings' names. in_names_of_policy: applies the
-    name mapping, and may raise UserError. any_task: whether it also maps the task, so that the environment's stays.
+    tasks: those of a policy trained on several. in_names_of_policy: applies the name mapping, and may raise UserError.
+    any_task: whether it also maps the task, so that the environment's stays.
 
     The policy's task is a stranger's text. Only our own tasks are tried: others could name code to import.
     """
@@ -46,17 +39,14 @@ def suggest_env_settings(
             except UserError:
                 continue
             if not policy_of_task.differences(seen):
-                words = " ".join(_changed_settings(env, candidate, prefix))
-                others = [other for other in wanted if other != task]
-                other_tasks = f" (or another of its tasks: {', '.join(others)})" if others else ""
-                return f" For an environment that it fits, add {words}{other_tasks}."
-    return ""
+                return candidate
+    return None
 
 
 def _candidates(policy: DemoSpec, task: str, env: EnvConfig) -> Iterator[EnvConfig]:
     """Environments like `env` with what a DemoSpec says. Controllers and objects show only in the names of columns, so
     each choice is tried, first that of `env`."""
-    quality = policy.render_quality.removeprefix(_RAY_TRACED)
+    quality = policy.render_quality.removeprefix(RAY_TRACED)
     changed: dict[str, Any] = {"task": task, "control_hz": round(policy.control_hz)}
     if policy.robot in ROBOTS:
         changed["robot"] = policy.robot
@@ -79,20 +69,3 @@ def _candidates(policy: DemoSpec, task: str, env: EnvConfig) -> Iterator[EnvConf
                 yield dataclasses.replace(env, **kept)
             except UserError:
                 continue
-
-
-def _changed_settings(before: EnvConfig, after: EnvConfig, prefix: str) -> Iterator[str]:
-    for field in dataclasses.fields(EnvConfig):
-        value = getattr(after, field.name)
-        if field.name not in _NOT_SET and value != getattr(before, field.name):
-            yield shlex.quote(f"{prefix}env.{field.name}={_to_text(value)}")
-
-
-def _to_text(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, enum.Enum):
-        return option_name(value)
-    if isinstance(value, list):
-        return f"[{','.join(value)}]"
-    return str(value).lower() if isinstance(value, bool) else str(value)

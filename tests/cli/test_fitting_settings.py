@@ -2,17 +2,24 @@
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from envs.config import Controller, Engine, EnvConfig, RenderQuality, Variation
+from envs.fitting_env import find_fitting_env
 from envs.spec import make_env_spec
-from envs.suggestion import suggest_env_settings
+from pixio_robot.cli.fitting_settings import suggest_settings
 from pixio_robot.errors import UserError
+from pixio_robot.evaluation.name_mapping import NameMappingConfig
 from pixio_robot.types import SEVERAL, DemoSpec
 
 SPARSE = {"cameras": ["hand"], "image_size": 64, "control_hz": 10}
+
+
+def suggest(policy: DemoSpec, env: EnvConfig, tasks: Sequence[str] = (), prefix: str = "") -> str:
+    return suggest_settings(policy, env, NameMappingConfig(), tasks, prefix)
 
 
 @pytest.mark.parametrize(
@@ -55,29 +62,25 @@ SPARSE = {"cameras": ["hand"], "image_size": 64, "control_hz": 10}
 )
 def test_the_settings_make_an_environment_that_fits(trained_in: dict, evaluated_in: dict, settings: str) -> None:
     policy = make_env_spec(EnvConfig(**trained_in))
-    hint = suggest_env_settings(policy, EnvConfig(**evaluated_in))
+    hint = suggest(policy, EnvConfig(**evaluated_in))
     assert hint == f" For an environment that it fits, add {settings}."
-    assert suggest_env_settings(policy, EnvConfig(**evaluated_in), prefix="trials.").count("trials.env.") >= 1
+    assert suggest(policy, EnvConfig(**evaluated_in), prefix="trials.").count("trials.env.") >= 1
 
 
 def test_of_several_tasks_one_is_named_and_the_others_listed() -> None:
     lift = make_env_spec(EnvConfig())
     tasks = ["Stack", "Door"]
     several = dataclasses.replace(lift, task=SEVERAL.join(tasks))
-    hint = suggest_env_settings(several, EnvConfig(), tasks)
+    hint = suggest(several, EnvConfig(), tasks)
     assert hint.endswith("add env.task=Stack (or another of its tasks: Door).")
-    hint = suggest_env_settings(several, EnvConfig(task="Door", image_size=64), tasks)
+    hint = suggest(several, EnvConfig(task="Door", image_size=64), tasks)
     assert hint.endswith("add env.image_size=96 (or another of its tasks: Stack).")
 
 
 def test_a_task_that_is_mapped_stays() -> None:
     lift = make_env_spec(EnvConfig())
     policy = dataclasses.replace(lift, task="lift the cube")
-
-    def renamed(spec: DemoSpec) -> DemoSpec:
-        return dataclasses.replace(spec, task="lift the cube")
-
-    hint = suggest_env_settings(policy, EnvConfig(image_size=64), in_names_of_policy=renamed, any_task=True)
+    hint = suggest_settings(policy, EnvConfig(image_size=64), NameMappingConfig(task="lift the cube"))
     assert hint.endswith("add env.image_size=96.")
 
 
@@ -86,17 +89,17 @@ def test_a_task_of_a_strangers_policy_imports_nothing(tmp_path: Path, monkeypatc
     monkeypatch.syspath_prepend(tmp_path)
     lift = make_env_spec(EnvConfig())
     for task in ("gymnasium:surprise:Env-v0", "robomimic:nowhere", "libero:x/1"):
-        assert suggest_env_settings(dataclasses.replace(lift, task=task), EnvConfig()) == ""
-        assert suggest_env_settings(lift, EnvConfig(image_size=64), [task]) == ""
+        assert suggest(dataclasses.replace(lift, task=task), EnvConfig()) == ""
+        assert suggest(lift, EnvConfig(image_size=64), [task]) == ""
     assert "surprise" not in sys.modules
 
 
 def test_nothing_is_said_of_what_no_setting_would_mend() -> None:
     lift = make_env_spec(EnvConfig())
-    assert suggest_env_settings(dataclasses.replace(lift, task="fold the towel"), EnvConfig()) == ""
-    assert suggest_env_settings(dataclasses.replace(lift, action_names=("x", "y")), EnvConfig()) == ""
+    assert suggest(dataclasses.replace(lift, task="fold the towel"), EnvConfig()) == ""
+    assert suggest(dataclasses.replace(lift, action_names=("x", "y")), EnvConfig()) == ""
 
     def refuse(spec: object) -> None:
         raise UserError("no such camera")
 
-    assert suggest_env_settings(lift, EnvConfig(), in_names_of_policy=refuse) == ""  # type: ignore[arg-type]
+    assert find_fitting_env(lift, EnvConfig(), in_names_of_policy=refuse) is None  # type: ignore[arg-type]
