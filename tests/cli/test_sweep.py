@@ -29,9 +29,10 @@ def test_one_run_for_each_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     make_store(tmp_path / "demos")
     words = ["train", "-m", "run=.", "data=demos", "encoder=none", "policy=bc", "loop.steps=2", "batch_size=2,3"]
-    monkeypatch.setattr(sys, "argv", ["pixio-robot", *words, "device=cpu", "out=out/${batch_size}"])
+    out = "out=out/${batch_size}-${hydra:job.name}"  # that is how Slurm lists its jobs
+    monkeypatch.setattr(sys, "argv", ["pixio-robot", *words, "device=cpu", out])
     assert main() == 0
-    assert [json.loads((tmp_path / f"out/{n}/result.json").read_text())["steps"] for n in (2, 3)] == [2, 2]
+    assert [json.loads((tmp_path / f"out/{n}-train/result.json").read_text())["steps"] for n in (2, 3)] == [2, 2]
     assert not (tmp_path / "outputs").exists()
     assert not (tmp_path / "multirun").exists()
 
@@ -70,6 +71,10 @@ def test_ctrl_c_ends_the_sweep_and_a_script(tmp_path: Path, monkeypatch: pytest.
         dispatch([*words, "out=out/alone"])
     monkeypatch.setattr(sys, "argv", ["pixio-robot", *words, "out=out/main"])
     assert main() == 130
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")  # an error of one task may end the others
+    with pytest.raises(SystemExit) as ended:
+        dispatch([*words, "-m", "batch_size=2,3", "out=out/${batch_size}"])
+    assert ended.value.code == 0
 
 
 def test_training_settings_are_found_where_a_run_was_moved(

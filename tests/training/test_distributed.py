@@ -148,6 +148,7 @@ def test_slurm_job_near_its_time_limit_saves_and_requeues(shards, lab, tmp_path)
     finished(process)
     assert "Requeued job" in logs(out)
     assert f"continuing {out}" in logs(out)
+    assert "Traceback" not in logs(out)
     assert [line["step"] for line in lab.metric_lines(out) if "loss" in line] == [*range(5, 301, 5)]
 
 

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import math
+import os
 import re
 import signal
 import sys
@@ -171,6 +172,9 @@ def _sweep(command: str, schema: type, function: Callable[[Any], int], arguments
             failures.append(error)
             raise
         if codes[-1] == INTERRUPTED:
+            if "SUBMITIT_EXECUTOR" in os.environ:
+                # All is saved. With another code, Slurm may end the tasks before the first has requeued the job.
+                sys.exit(0)
             raise SignalInterrupt(signal.SIGINT)  # otherwise the next combination would start
 
     wrapped = hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=command)(job)
@@ -181,7 +185,8 @@ def _sweep(command: str, schema: type, function: Callable[[Any], int], arguments
     with _hydra_with_readable_errors(command, schema, words):
         refuse_code_in_files(command, to_hydra_overrides(command, words))
     # Hydra's parser accepts its flag only before the overrides. Hydra's own files go next to the results.
-    line = [f"pixio-robot {command}", "-m", *to_hydra_overrides(command, [*SWEEP_FILES, *words])]
+    own = [*SWEEP_FILES, f"hydra.job.name={command}"]  # by that name, Slurm lists its jobs
+    line = [f"pixio-robot {command}", "-m", *to_hydra_overrides(command, [*own, *words])]
     try:
         with isolated_hydra(), patched_command_line(line):
             wrapped()
