@@ -153,6 +153,9 @@ class EnvConfig:
     python: str = ""
     """gymnasium:ID and libero:SUITE/NUMBER: the Python that simulates them, such as ~/venvs/libero/bin/python, if their
     packages cannot be installed beside ours."""
+    clip_actions: bool = True
+    """Third-party environments: clip actions to the bounds of the action space. false: for those whose actions go
+    beyond them, such as gym-aloha's joint angles."""
 
     def __post_init__(self) -> None:
         if self.simulator is Simulator.ROBOMIMIC:
@@ -215,6 +218,10 @@ class EnvConfig:
         for name in ("make", "python"):
             if getattr(self, name) and not made:
                 raise UserError(f"{name} applies only to Gymnasium environments; leave it out with task={self.task}.")
+        if not self.clip_actions and self.simulator not in THIRD_PARTY:
+            raise UserError(
+                f"clip_actions applies only to third-party environments; leave it out with task={self.task}."
+            )
         for name in _RESERVED_MAKE_ARGUMENTS & self.make.keys():
             raise UserError(f"make must not contain {name}: set task for the environment and horizon for its length.")
         self.python = str(Path(self.python).expanduser()) if self.python else ""

@@ -33,8 +33,8 @@ def make_env_spec(config: EnvConfig) -> DemoSpec:
 
 
 def action_bounds(config: EnvConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest action, float64 (a,) each; random actions lie between them. Environments clip actions to them,
-    but those of a robomimic file only absolute poses."""
+    """Lowest and highest action, float64 (a,) each; random actions lie between them. Environments clip actions to them
+    (third-party ones unless clip_actions=false), but those of a robomimic file only absolute poses."""
     if config.simulator in THIRD_PARTY:
         from envs.third_party.base import get_env_metadata
 

@@ -45,8 +45,9 @@ class ImageEnvAdapter:
         return self._select_cameras(frame)
 
     def step(self, action: np.ndarray, render: bool = True) -> StepResult:
-        metadata = self._env.metadata
-        action = np.clip(check_step(self._done, action, self.spec.action_dim), metadata.low, metadata.high)
+        action = check_step(self._done, action, self.spec.action_dim)
+        if self.config.clip_actions:
+            action = np.clip(action, self._env.metadata.low, self._env.metadata.high)
         with self._generators.activated():
             frame, reward, success, over = self._env.step(action, self._should_render(render))
         self._steps += 1

@@ -73,9 +73,10 @@ class MujocoEnvAdapter(MujocoEnv):
         return self._begin(render)
 
     def _advance(self, action: np.ndarray) -> tuple[float, bool, bool]:
-        metadata = self._env.metadata
+        if self.config.clip_actions:
+            action = np.clip(action, self._env.metadata.low, self._env.metadata.high)
         with self._generators.activated():
-            self._observed, reward, success, over = self._env.step(np.clip(action, metadata.low, metadata.high))
+            self._observed, reward, success, over = self._env.step(action)
         return reward, success, over
 
     def _state(self) -> np.ndarray:

@@ -12,6 +12,7 @@ from envs.pool.process_worker import StartMethod
 from envs.robomimic.task import ROBOMIMIC_PREFIX
 from envs.spec import action_bounds, make_env_spec
 from envs.tasks import THIRD_PARTY
+from pixio_robot.cli.clipped_actions import clipped_actions_note
 from pixio_robot.cli.config.compose import run_command_line
 from pixio_robot.cli.evaluation_target import (
     RANDOM,
@@ -108,6 +109,8 @@ def _map_names(command: EvaluateCommand, target: EvaluationTarget, env_spec: Dem
         )
     if note := other_scene_note(spec, env_spec):
         print(f"evaluate: this is {note}", flush=True)
+    if target.action_range and (note := clipped_actions_note(spec.action_names, *target.action_range, command.env)):
+        print(f"evaluate: {note}", flush=True)
     return names
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pixio_robot.cli.policy_directory import policy_directory, weights_fingerprint
+from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import EvaluatedPolicy
 from pixio_robot.types import Actor, DemoSpec
@@ -33,6 +34,8 @@ class EvaluationTarget:
     spec: DemoSpec | None = None
     bounds: tuple[np.ndarray, np.ndarray] | None = None
     """Lower and upper action limits, (a,) each, for random actions."""
+    action_range: tuple[Sequence[float], Sequence[float]] | None = None
+    """Lowest and highest action of the demonstrations, (a,) each; None for random actions."""
     tasks: Sequence[str] = ()
     """Tasks that the policy can be asked for; empty if it takes no task. `spec.task` names all that it learned."""
     train_seeds: Sequence[int] = ()
@@ -93,7 +96,15 @@ def finished_policy(checkpoint: str, name: str) -> EvaluationTarget:
     reads_state = conditioning["use_state"] or config.get("action_pose_repr") == RELATIVE
     spec = DemoSpec.from_json(description["spec"]).restricted_to(conditioning["cameras"], reads_state)
     tasks = list(description.get("goals", {}))
-    return EvaluationTarget(who, directory, spec=spec, tasks=tasks, train_seeds=extra.get("train_seeds", []))
+    actions = Statistics.from_json(description["statistics"]).actions
+    return EvaluationTarget(
+        who,
+        directory,
+        spec=spec,
+        action_range=(actions.minimum.tolist(), actions.maximum.tolist()),
+        tasks=tasks,
+        train_seeds=extra.get("train_seeds", []),
+    )
 
 
 def training_checkpoints(checkpoint: str, name: str) -> list[EvaluationTarget]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from envs.spec import make_env_spec
+from pixio_robot.cli.clipped_actions import clipped_actions_note
 from pixio_robot.cli.config.compose import run_command_line
 from pixio_robot.cli.config.policy_group import policy_origin, register_policies
 from pixio_robot.cli.policy_training.data_settings import DataSettings
@@ -159,6 +160,10 @@ def _data_warnings(command: TrainCommand, data: Demonstrations, history: Trainin
     yield from data_warnings(data.sources, command.policy)
     if command.trials.every and (note := other_scene_note(data.spec, make_env_spec(command.trials.env))):
         yield f"rollouts during training are in {note}"
+    if command.trials.every:
+        actions = data.statistics.actions
+        if note := clipped_actions_note(data.spec.action_names, actions.minimum, actions.maximum, command.trials.env):
+            yield f"rollouts during training: {note}"
 
 
 def _describe_policy(command: TrainCommand) -> dict[str, Any]:
