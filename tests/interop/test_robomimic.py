@@ -246,7 +246,7 @@ def test_a_file_of_isaac_lab_is_read(tmp_path: Path) -> None:
             group.attrs["success"], group.attrs["seed"] = np.bool_(number > 0), np.int64(7 + number)
 
     source = write_file(tmp_path / "f.hdf5", isaac)
-    config: dict[str, Any] = {"control_hz": 20.0, "state": ["robot0_eef_pos"]}
+    config: dict[str, Any] = {"control_hz": 20.0, "state": ["robot0_eef_pos", "robot0_eef_quat"]}
     outcome = import_demos(source, tmp_path / "s", ImportConfig(**config))
     store = DemoStore.open(tmp_path / "s")
     assert (store.successes, store.seeds) == ([False, True, True, True, True], [7, 8, 9, 10, 11])
@@ -254,6 +254,9 @@ def test_a_file_of_isaac_lab_is_read(tmp_path: Path) -> None:
     notes = "\n".join(outcome.notes)
     assert "as groups of arrays: datagen_info" in notes
     assert "not kept in the store: initial_state, states" in notes
+    # Its quaternions were w, x, y, z until 2026.
+    assert store.spec.state_names[3:] == tuple(f"robot0_eef_quat.{column}" for column in range(4))
+    assert "robot0_eef_quat: w, x, y, z or x, y, z, w" in notes
     assert imported(source, tmp_path / "t", success="all", **config).successes == [True] * 5
     with pytest.raises(UserError, match="Did you mean 'robot0_eef_pos'"):
         imported(source, tmp_path / "u", **config | {"state": ["robot0_eef_po"]})

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from pixio_robot.data.actions.named_columns import column_names
 from pixio_robot.interop.robomimic.hdf5_file import GYM, ROBOSUITE
 from pixio_robot.types import UNKNOWN
@@ -25,6 +27,8 @@ _CARTESIAN = ("OSC_POSE", "OSC_POSITION")
 _DELTA_POSE = "eef_delta_"
 _ISAAC = "Isaac-"
 """Prefix of the environments of Isaac Lab, which give their type as Gym."""
+ISAAC_LAB = "isaaclab"
+_QUATERNION = "quat"
 _ONE_ARMED = ("Panda", "Sawyer", "IIWA", "Jaco", "Kinova3", "UR5e", "XArm7")
 """Robots of robosuite and robosuite_models with one arm. robosuite ignores settings of arms that a robot does not have,
 such as those in its generic `BASIC` configuration."""
@@ -49,7 +53,7 @@ def control_hz(env_args: Mapping[str, Any]) -> float | None:
 
 def simulator_name(env_args: Mapping[str, Any]) -> str:
     if env_args.get("type") == GYM and str(env_args.get("env_name", "")).startswith(_ISAAC):
-        return "isaaclab"
+        return ISAAC_LAB
     return {ROBOSUITE: "robosuite", GYM: "gym"}.get(env_args.get("type", 0), UNKNOWN)
 
 
@@ -148,7 +152,15 @@ def _max_deltas(largest: Any) -> list[float]:
     return ([float(value) for value in largest] + usual[3:])[:6]
 
 
+def has_unknown_order(env_args: Mapping[str, Any], key: str) -> bool:
+    """Whether the observation `key` is a quaternion whose order the file does not tell: Isaac Lab changed it from w, x,
+    y, z to x, y, z, w in 2026."""
+    return simulator_name(env_args) == ISAAC_LAB and key.endswith(_QUATERNION)
+
+
 def state_names(env_args: Mapping[str, Any], key: str, shape: Sequence[int]) -> list[str]:
     """Names for the columns of the observation `key`, whose rows have that shape."""
+    if has_unknown_order(env_args, key):
+        return [f"{key}.{column}" for column in range(int(np.prod(shape, dtype=np.int64)))]
     metres = set(robot_names(env_args)) <= set(_FINGERS_IN_METRES)
     return column_names(key, shape, gripper_unit="m" if metres else "rad")

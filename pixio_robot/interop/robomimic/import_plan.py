@@ -81,6 +81,13 @@ def make_import_plan(
         cameras |= {name: camera for name, camera in exported.cameras.items() if name in stored}
     if state.computed:
         notes.append(f"computed from the recorded states: {', '.join(state.computed)}")
+    if not config.state_names and (
+        turns := [key for key in state.columns if env_metadata.has_unknown_order(file.env_args, key)]
+    ):
+        notes.append(
+            f"{', '.join(turns)}: w, x, y, z or x, y, z, w, depending on the version of Isaac Lab, which the file does "
+            "not name; so the columns are numbered (state_names= names them)"
+        )
     spec = dataclasses.replace(
         _make_spec(file, config, exported, bool(rendered), action_key),
         cameras={name: cameras[name] for name in (config.cameras or cameras)},
