@@ -11,9 +11,14 @@ from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.windows import Windows
 from pixio_robot.errors import format_names
 from policies.config import PolicyConfig
+from policies.normalisation import CONSTANT_RANGE
 
 SAMPLED_WINDOWS = 2000
 """Number of evenly spaced windows sampled to estimate the share of padded actions."""
+SAMPLED_EPISODES = 20
+"""Number of evenly spaced episodes whose actions are compared with the state."""
+_SEVERAL = 8
+"""A number of actions to execute from each chunk, for a suggestion."""
 HORIZON_MULTIPLE = 8
 """A suggested horizon is a multiple of this, so that it works with a U-Net of up to four levels."""
 
@@ -24,6 +29,7 @@ def data_warnings(sources: Sequence[DemoSource], policy: PolicyConfig) -> list[s
     warnings = [_failure_warning(source.store, source.training) for source in used]
     warnings += [_held_out_duplicates_warning(source) for source in sources]
     warnings.append(_repeats_warning(used))
+    warnings += [_standing_still_warning(source.store, source.training, policy) for source in used]
     lengths = [source.store.lengths[list(source.training)] for source in used]
     return [note for note in [*warnings, _padding_warning(np.concatenate(lengths), policy)] if note]
 
@@ -79,6 +85,27 @@ def _repeats_warning(sources: Sequence[DemoSource]) -> str:
         return note
     stores = " ".join(str(source.store.path) for source in sources)
     return f"{note} To leave them out: `pixio-robot data merge {stores} out=NEW twins=drop`, then data=NEW."
+
+
+def _standing_still_warning(store: DemoStore, episodes: Sequence[int], policy: PolicyConfig) -> str:
+    """Note on actions that are the state of their own step, where only the first action of each chunk is executed;
+    empty otherwise. (With temporal ensembling, earlier predictions for the step move the robot.)"""
+    if policy.executed > 1 or policy.ensemble_weight is not None:
+        return ""
+    sampled = [episodes[i] for i in np.unique(np.linspace(0, len(episodes) - 1, SAMPLED_EPISODES).astype(int))]
+    state, actions = (np.concatenate([read(one) for one in sampled]) for read in (store.state, store.actions))
+    moving = [column for column in actions.T if np.ptp(column) >= CONSTANT_RANGE]
+    copies = sum(any(np.array_equal(column, seen) for seen in state.T) for column in moving)
+    if not copies or copies < len(moving) / 2:
+        return ""
+    ways_out = f"set policy.execute={_SEVERAL} or so"
+    if policy.horizon - policy.past_actions < _SEVERAL:
+        ways_out += f", of a policy.horizon of {2 * _SEVERAL}"
+    return (
+        f"in {store.path}, {copies} of the {actions.shape[1]} actions are what the state is at the same step: the "
+        "first action of each chunk is where the robot already is, and a policy that executes only that one "
+        f"(policy.execute={policy.executed}) stands still: {ways_out}."
+    )
 
 
 def _padding_warning(lengths: np.ndarray, policy: PolicyConfig) -> str:

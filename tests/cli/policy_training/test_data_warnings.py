@@ -78,3 +78,20 @@ def test_a_task_whose_only_episodes_are_held_out_is_told(tmp_path: Path) -> None
 
     assert "every episode of 'once' is held out" in untrained_tasks_warning([source([0, 1], [2])])
     assert untrained_tasks_warning([source([0, 1], [2]), source([2], [0, 1])]) == ""
+
+
+def test_actions_that_are_the_state_are_told_where_only_the_first_is_executed(tmp_path: Path) -> None:
+    """As in many LeRobot data sets and UMI's: a policy that executes only the first action of a chunk stands still."""
+    copied, own = (DemoStore.create(tmp_path / name, SPEC) for name in ("copied", "own"))
+    for seed in (1, 3):
+        episode = make_episode(seed, 20)
+        own.append(episode)
+        copied.append(dataclasses.replace(episode, actions=episode.state[:, 1:].copy()))
+    (note,) = data_warnings([trained_on(copied, [0, 1])], PolicyConfig(execute=1))
+    assert f"in {copied.path}, 2 of the 2 actions are what the state is at the same step" in note
+    assert note.endswith("set policy.execute=8 or so.")
+    (note,) = data_warnings([trained_on(copied, [0, 1])], PolicyConfig(horizon=1))
+    assert note.endswith("set policy.execute=8 or so, of a policy.horizon of 16.")
+    for settings in (PolicyConfig(), PolicyConfig(execute=1, ensemble_weight=0.01)):
+        assert data_warnings([trained_on(copied, [0, 1])], settings) == []
+    assert data_warnings([trained_on(own, [0, 1])], PolicyConfig(execute=1)) == []
