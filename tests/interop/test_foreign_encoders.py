@@ -188,6 +188,16 @@ def test_a_transformers_model_that_takes_patches_in_place_of_images_is_refused(t
         build_encoder(dataclasses.replace(source, resize=64))
 
 
+def test_a_transformers_model_of_videos_is_refused(tmp_path):
+    config = transformers.VJEPA2Config(
+        **(SMALL | {"image_size": 32}), patch_size=16, crop_size=32, pred_hidden_size=12, pred_num_hidden_layers=1
+    )
+    transformers.VJEPA2Model(config).save_pretrained(tmp_path)
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"vjepa2 takes pixel_values_videos, not images"):
+        build_encoder(EncoderSource(kind=EncoderKind.TRANSFORMERS, path=str(tmp_path)))
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [

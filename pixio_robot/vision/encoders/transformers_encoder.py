@@ -84,6 +84,10 @@ class TransformersEncoder(ForeignEncoder):
             raise UserError(
                 f"transformers' {architecture.model_type} takes more than images ({', '.join(needed)}): use timm's."
             )
+        if (taken := self.model.main_input_name) != "pixel_values":
+            raise UserError(
+                f"transformers' {architecture.model_type} takes {taken}, not images: use dinov2, for example."
+            )
         self._arguments = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in arguments else {}
         self._patch = _patch_size(model.config)
 
