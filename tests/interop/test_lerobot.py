@@ -258,6 +258,22 @@ def test_damage_names_the_file_and_leaves_nothing(foreign: Path, tmp_path: Path)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".tmp")]
 
 
+def test_timestamps_that_jitter_are_refused_with_the_tolerance_that_takes_them(foreign: Path, tmp_path: Path) -> None:
+    from pyarrow import Table, parquet
+
+    shutil.copytree(foreign, tmp_path / "le")
+    path = tmp_path / "le/data/chunk-000/file-000.parquet"
+    rows = parquet.read_table(path).to_pylist()
+    rows[2]["timestamp"] += 0.004
+    parquet.write_table(Table.from_pylist(rows, parquet.read_schema(path)), path)
+    with pytest.raises(UserError, match=r"of the timestamps of episode 0\. If .* tolerance_s=0\.05 is half a frame"):
+        lerobot.import_demos(tmp_path / "le", tmp_path / "s", ImportConfig())
+    lerobot.import_demos(tmp_path / "le", tmp_path / "s", ImportConfig(tolerance_s=0.05))
+    lerobot.import_demos(foreign, tmp_path / "t", ImportConfig())
+    jittering, exact = (DemoStore.open(tmp_path / name).images(0, "top") for name in "st")
+    np.testing.assert_array_equal(jittering, exact)
+
+
 def _edit_info(root: Path, **values: Any) -> None:
     path = root / "meta/info.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))

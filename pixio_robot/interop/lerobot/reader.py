@@ -173,7 +173,7 @@ class LeRobotFiles:
         return np.stack(frames)
 
     def _film(self, number: int, key: str, times: np.ndarray, tolerance_s: float) -> np.ndarray:
-        from lerobot.datasets.video_utils import decode_video_frames
+        from lerobot.datasets.video_utils import FrameTimestampError, decode_video_frames
 
         path = self._file(self.meta.get_video_file_path(number, key))
         if not path.is_file():
@@ -184,6 +184,12 @@ class LeRobotFiles:
             some = shown[first : first + _DECODED]
             try:
                 frames = decode_video_frames(path, some, tolerance_s, "pyav", return_uint8=True)
+            except FrameTimestampError as error:
+                half_s = 0.5 / self.meta.fps
+                raise UserError(
+                    f"{path} has no frames within tolerance_s={tolerance_s:g} of the timestamps of episode {number}. If "
+                    f"they only jitter, take the nearest frames: tolerance_s={half_s:.2g} is half a frame."
+                ) from error
             except Exception as error:  # lerobot and FFmpeg raise many kinds of errors for damaged files
                 what = str(error).strip().splitlines()
                 raise UserError(
