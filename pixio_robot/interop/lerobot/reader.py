@@ -187,8 +187,8 @@ class LeRobotFiles:
             except FrameTimestampError as error:
                 half_s = 0.5 / self.meta.fps
                 raise UserError(
-                    f"{path} has no frames within tolerance_s={tolerance_s:g} of the timestamps of episode {number}. If "
-                    f"they only jitter, take the nearest frames: tolerance_s={half_s:.2g} is half a frame."
+                    f"{path} has no frames within tolerance_s={tolerance_s:g} of the timestamps of episode {number}. "
+                    f"If they only jitter, take the nearest frames: tolerance_s={half_s:.2g} is half a frame."
                 ) from error
             except Exception as error:  # lerobot and FFmpeg raise many kinds of errors for damaged files
                 what = str(error).strip().splitlines()
