@@ -1,6 +1,6 @@
 """Two real processes over gloo against one: the same losses, the same weights, each other's checkpoints.
 
-Started by torchrun, and by Hydra's submitit launcher, whose local executor stands in for Slurm.
+Started by torchrun, as tasks of srun, and by Hydra's submitit launcher, whose local executor stands in for Slurm.
 """
 
 import os
@@ -20,9 +20,15 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from pixio_robot.errors import UserError
-from pixio_robot.training.distributed.launch import _local_gpu_index, join_process_group
+from pixio_robot.training.distributed.launch import (
+    DISTRIBUTED_VARIABLES,
+    _is_distributed_launch,
+    _local_gpu_index,
+    join_process_group,
+)
 from pixio_robot.training.distributed.processes import DelayedMax, DistinctItemCounter, Processes
 from pixio_robot.training.distributed.sharded_files import _clone_shared_tensors
+from pixio_robot.training.distributed.slurm_step import first_host, torch_variables
 
 COMMAND = ["-m", "pixio_robot.cli.main", "pretrain"]
 SETTINGS = [
@@ -584,3 +590,80 @@ def test_processes_that_see_the_same_single_gpu_are_refused(tmp_path):
         assert "2 processes on one machine, but 1 GPU:" in said
         assert "--nproc-per-node 1," in said
         assert initialized == "False"
+
+
+STEP = {
+    "SLURM_JOB_ID": "77",
+    "SLURM_STEP_ID": "3",
+    "SLURM_STEP_NODELIST": "gpu[07-08]",
+    "SLURM_STEP_NUM_TASKS": "3",
+    "SLURM_STEP_TASKS_PER_NODE": "2,1",
+    "SLURM_PROCID": "2",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "1",
+}
+"""What Slurm 22.05 told the last of three tasks on two nodes."""
+
+
+def test_tasks_of_srun_know_what_torch_needs():
+    told = torch_variables(STEP)
+    assert {name: told[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")} == {
+        "RANK": "2",
+        "WORLD_SIZE": "3",
+        "LOCAL_RANK": "0",
+        "LOCAL_WORLD_SIZE": "1",
+    }
+    assert told["MASTER_ADDR"] == "gpu07"
+    others = [torch_variables(STEP | {"SLURM_STEP_ID": "4"}), torch_variables(STEP | {"SLURM_JOB_ID": "78"})]
+    assert len({each["MASTER_PORT"] for each in (told, *others)}) == 3  # they may share nodes
+    assert torch_variables(STEP | {"MASTER_ADDR": "mine", "MASTER_PORT": "5"}).items() >= {
+        ("MASTER_ADDR", "mine"),
+        ("MASTER_PORT", "5"),
+    }
+    assert torch_variables(STEP | {"SLURM_STEP_TASKS_PER_NODE": "8(x2)"})["LOCAL_WORLD_SIZE"] == "8"
+    for hosts, first in {"n1": "n1", "a,b[1-2]": "a", "r[02,05-07]n[3-4].lab,x": "r02n3.lab"}.items():
+        assert first_host(hosts) == first
+
+
+def test_only_tasks_of_a_step_join(monkeypatch):
+    for name in os.environ:
+        if name.startswith(("SLURM_", "TORCHELASTIC_", "SUBMITIT_", *DISTRIBUTED_VARIABLES)):
+            monkeypatch.delenv(name)
+    # The script of a job of three tasks is one process.
+    for name, value in {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "3", "SLURM_PROCID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert not _is_distributed_launch()
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert not _is_distributed_launch()
+    for name, value in {**STEP, **dict.fromkeys(DISTRIBUTED_VARIABLES, "")}.items():
+        monkeypatch.setenv(name, value)  # so that they are put back
+    for name in DISTRIBUTED_VARIABLES:
+        monkeypatch.delenv(name)
+    assert _is_distributed_launch()
+    assert os.environ["WORLD_SIZE"] == "3"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_tasks_of_srun_train_like_one_process(shards, alone, lab, tmp_path):
+    out = tmp_path / "step"
+    variables = STEP | {
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_TASKS_PER_NODE": "2",
+        "SLURM_NODEID": "0",
+        "MASTER_PORT": free_port(),
+        "OMP_NUM_THREADS": "1",
+    }
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, *COMMAND, *SETTINGS, f"data=[{shards}]", f"out={out}"],
+            env=os.environ | variables | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    assert ["10 steps in" in finished(task) for task in tasks] == [True, False]
+    assert_close(lab, alone, out)

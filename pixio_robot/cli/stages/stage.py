@@ -46,7 +46,7 @@ def stamp_path(out: Path) -> Path:
     return out.with_name(out.name + STAMP_SUFFIX)
 
 
-def _affects_result(name: str) -> bool:
+def affects_result(name: str) -> bool:
     """Whether a flat setting can change the result."""
     parts = name.split(".")
     return not any(
@@ -102,7 +102,7 @@ class Stage:
             "stage": self.command,
             "out": str(self.target),
             "command": shlex.join(["pixio-robot", *_command_words.get()]),
-            "settings": {name: value for name, value in settings.items() if _affects_result(name)},
+            "settings": {name: value for name, value in settings.items() if affects_result(name)},
             "inputs": {name: contents[0] if len(contents) == 1 else contents for name, contents in inputs.items()},
         }
 

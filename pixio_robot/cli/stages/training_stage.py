@@ -1,4 +1,4 @@
-"""Run a training as a stage: in one process or under torchrun, where the first process manages the directory."""
+"""Run a training as a stage: in one process or in several, of which the first manages the directory."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from pixio_robot.cli.signals import INTERRUPTED
-from pixio_robot.cli.stages.stage import Inputs, Stage, run_stage
+from pixio_robot.cli.stages.stage import Inputs, Stage, affects_result, run_stage
+from pixio_robot.errors import UserError
+from pixio_robot.json_values import to_json_value
 from pixio_robot.training.distributed.launch import join_process_group
-from pixio_robot.training.distributed.processes import current_processes
+from pixio_robot.training.distributed.processes import Processes, current_processes
 from pixio_robot.training.loop import extendable_settings
 from pixio_robot.training.run_record import FitResult, ignore_settings
+from pixio_robot.training.settings import diff_settings, flatten_settings
 
 
 def run_training(
@@ -25,7 +28,7 @@ def run_training(
     finished run. Returns an exit code.
 
     Raises SystemExit(0) if the run was preempted: it has saved its state, and the sender of SIGTERM would take any
-    other code for a failure.
+    other code for a failure. Raises UserError if several processes were started with different settings.
     """
     preempted = False
 
@@ -41,11 +44,27 @@ def run_training(
 
     may_grow = extendable_settings(settings.loop)
     stage = Stage(command, settings.out, settings, inputs, overwrite=settings.overwrite, may_grow=may_grow)
-    with join_process_group(settings.device):
+    with join_process_group(settings.device) as processes:
+        _check_same_settings(processes, settings, inputs)
         code = _run_collectively(stage, work)
     if preempted:
         raise SystemExit(0)
     return code
+
+
+def _check_same_settings(processes: Processes, settings: Any, inputs: Inputs) -> None:
+    """Raise UserError, in every process, if they were not all started with the same settings and `out`. Paths of inputs
+    may differ, as on the disks of several machines."""
+    mine = flatten_settings(to_json_value(settings))
+    compared = {name for name in mine if (name == "out" or affects_result(name)) and name not in inputs}
+    everyone = processes.all_gather({name: mine[name] for name in compared})
+    for rank, theirs in enumerate(everyone):
+        for name, (first, other) in diff_settings(everyone[0], theirs).items():
+            raise UserError(
+                f"{name} is {first!r} in the first of {len(everyone)} processes and {other!r} in number {rank + 1}. "
+                "Processes that torchrun or srun starts together train one policy or encoder: start separate trainings "
+                "separately (srun --ntasks=1), or as the jobs of a sweep (-m hydra/launcher=slurm)."
+            )
 
 
 def _run_collectively(stage: Stage, work: Callable[[], bool]) -> int:

@@ -1,0 +1,42 @@
+"""What torch needs to know of the tasks that `srun` has started, from the variables that Slurm sets for them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+PORTS = range(20_000, 32_768)
+"""Below those that Linux gives to outgoing connections."""
+
+
+def has_several_tasks(environment: Mapping[str, str]) -> bool:
+    """Whether this process is one of several tasks of a job step, and not the script of a job that has several."""
+    return int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1
+
+
+def torch_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables by which the tasks of a step find each other. An address that the user chose is kept."""
+    # Steps of one job may run at the same time, on the same nodes.
+    job, step = int(environment["SLURM_JOB_ID"]), int(environment["SLURM_STEP_ID"])
+    variables = {
+        "MASTER_ADDR": first_host(environment["SLURM_STEP_NODELIST"]),
+        "MASTER_PORT": str(PORTS[(100 * job + step) % len(PORTS)]),
+    }
+    tasks_of_nodes = _tasks_of_nodes(environment["SLURM_STEP_TASKS_PER_NODE"])
+    return {name: environment.get(name, value) for name, value in variables.items()} | {
+        "RANK": environment["SLURM_PROCID"],
+        "WORLD_SIZE": environment["SLURM_STEP_NUM_TASKS"],
+        "LOCAL_RANK": environment["SLURM_LOCALID"],
+        "LOCAL_WORLD_SIZE": str(tasks_of_nodes[int(environment["SLURM_NODEID"])]),
+    }
+
+
+def first_host(hosts: str) -> str:
+    """The first of a list of hosts as Slurm writes it, such as gpu[07-09,12],login1."""
+    first = re.match(r"(\[[^]]*\]|[^,[])+", hosts)
+    return re.sub(r"\[(\d+)[^]]*\]", r"\1", first[0]) if first else hosts
+
+
+def _tasks_of_nodes(counts: str) -> list[int]:
+    """The number of tasks on each node, of a text such as 4(x2),3."""
+    return [int(tasks) for tasks, nodes in re.findall(r"(\d+)(?:\(x(\d+)\))?", counts) for _ in range(int(nodes or 1))]
