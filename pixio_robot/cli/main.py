@@ -112,8 +112,9 @@ def main() -> int:
     except KeyboardInterrupt as end:
         if debug:
             raise
-        print("\npixio-robot: interrupted. Run the same command again to continue where it stopped.", file=sys.stderr)
-        return 128 + (end.number if isinstance(end, SignalInterrupt) else signal.SIGINT)
+        end = end if isinstance(end, SignalInterrupt) else SignalInterrupt(signal.SIGINT)
+        print(f"\npixio-robot: interrupted. {end.advice}", file=sys.stderr)
+        return 128 + end.number
     except BrokenPipeError:
         # The reader closed the pipe (`pixio-robot ... | head`), which is not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,11 +15,12 @@ INTERRUPTED = 128 + signal.SIGINT
 
 
 class SignalInterrupt(KeyboardInterrupt):
-    """SIGINT or SIGTERM arrived; `number` is the signal's number."""
+    """SIGINT or SIGTERM arrived; `number` is the signal's number, `advice` what the user may do now."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"ended by {signal.Signals(number).name}")
         self.number = number
+        self.advice = "Run the same command again to continue where it stopped."
 
 
 @contextlib.contextmanager

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.util
 import math
-import os
 import re
 import signal
 import sys
@@ -24,6 +22,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from pixio_robot.cli.config.cluster import (
+    cluster_job,
+    is_cluster_job,
+    launcher_of,
+    prepare_submission,
+    submission_errors,
+)
 from pixio_robot.cli.config.expand_home import expand_home
 from pixio_robot.cli.config.help import help_text
 from pixio_robot.cli.config.hydra_code import refuse_code_in_files
@@ -158,21 +163,20 @@ def _sweep(command: str, schema: type, function: Callable[[Any], int], arguments
     ConfigStore.instance().store(name=f"{command}_schema", node=schema)
     codes = [0]
     failures: list[Exception] = []
-    launcher = next((word for word in arguments if word.startswith("hydra/launcher=")), "")
-    if any(name in launcher for name in ("slurm", "submitit")) and importlib.util.find_spec("submitit") is None:
-        raise UserError(f"{launcher} needs submitit: pip install 'pixio-robot[slurm]'.")
 
     def job(composed: DictConfig) -> None:
         remember_command([command, *arguments])  # a launcher may run this in another process
         try:
-            codes.append(function(to_dataclass(command, composed)))
+            with cluster_job():
+                codes.append(function(to_dataclass(command, composed)))
         except Exception as error:
-            if failures:  # Hydra raises the first after the last run, and says nothing of the others
+            # Hydra raises the first after the last run, and says nothing of the others.
+            if failures or is_cluster_job():
                 _print_failure(error, command)
             failures.append(error)
             raise
         if codes[-1] == INTERRUPTED:
-            if "SUBMITIT_EXECUTOR" in os.environ:
+            if is_cluster_job():
                 # All is saved. With another code, Slurm may end the tasks before the first has requeued the job.
                 sys.exit(0)
             raise SignalInterrupt(signal.SIGINT)  # otherwise the next combination would start
@@ -184,11 +188,12 @@ def _sweep(command: str, schema: type, function: Callable[[Any], int], arguments
             raise UserError(f"`{command} -m` has no option {word}; settings are written key=value, without dashes.")
     with _hydra_with_readable_errors(command, schema, words):
         refuse_code_in_files(command, to_hydra_overrides(command, words))
+        launch = prepare_submission(command, to_hydra_overrides(command, words))
     # Hydra's parser accepts its flag only before the overrides. Hydra's own files go next to the results.
     own = [*SWEEP_FILES, f"hydra.job.name={command}"]  # by that name, Slurm lists its jobs
-    line = [f"pixio-robot {command}", "-m", *to_hydra_overrides(command, [*own, *words])]
+    line = [f"pixio-robot {command}", "-m", *to_hydra_overrides(command, [*own, *launch, *words])]
     try:
-        with isolated_hydra(), patched_command_line(line):
+        with isolated_hydra(), patched_command_line(line), submission_errors(launcher_of(words)):
             wrapped()
     except (HydraException, OmegaConfBaseException) as error:
         raise to_user_error(error, command, [], words) from error
