@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from demo_data import make_episode, make_store, same
+from demo_data import SPEC, make_episode, make_store, same
 
 from pixio_robot.cli.arguments import split_arguments
 from pixio_robot.cli.data.main import ACTIONS, usage
@@ -96,6 +96,20 @@ def test_inspect_tells_the_numbers(run) -> None:
     )
 
 
+def test_pauses_are_told_and_cut(run) -> None:
+    still = make_episode(1, length=30)
+    store = DemoStore.create("slow", SPEC)
+    for values in (still.state, still.actions):
+        values[:19] = values[19]
+    store.append(still)
+    assert "1 of 1 episodes begin with one (median 2.0 s); `data trim`" in " ".join(run("inspect slow")[1].split())
+    code, text = run("trim slow out=quick keep_s=0.5")
+    assert code == 0, text
+    assert "cut 15 of 30 steps from 1 of 1 episodes" in text
+    assert DemoStore.open("quick").lengths.tolist() == [15]
+    assert "pauses" not in run("inspect s")[1]
+
+
 def test_a_strangers_task_cannot_rewrite_the_terminal(run) -> None:
     DemoStore.open("s").append(dataclasses.replace(make_episode(10, length=4), info={"task": "\x1b]0;title\x07hide"}))
     text = run("inspect s")[1]
@@ -155,6 +169,7 @@ def test_migrate_tells_the_version(run) -> None:
         ("filter s out=x where=lenth>3", "Did you mean 'length'?"),
         ("filter s out=x out=y where=success", "out= is given twice"),
         ("subsample s out=x", "needs episodes=N, stride=K, or both"),
+        ("trim s out=x", "No episode of s begins with a pause"),
         ("subsample s out=x stride=2", "choose how with actions="),
         ("subsample s out=x stride=2 actions=lst", "Did you mean 'last'?"),
         ("rename s out=x", "OLD=NEW"),

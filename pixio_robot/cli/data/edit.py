@@ -1,4 +1,4 @@
-"""`pixio-robot data merge|split|filter|subsample|rename|resize|actions|pack`: write an edited copy."""
+"""`pixio-robot data merge|split|filter|subsample|trim|rename|resize|actions|pack`: write an edited copy."""
 
 from __future__ import annotations
 
@@ -67,6 +67,15 @@ class SubsampleSettings:
     seed: int = 0
     stride: int = 1
     actions: str = ""
+
+
+@dataclass(kw_only=True)
+class TrimSettings:
+    """`keep_s`: seconds of a pause to keep, next to the motion. `end`: also cut pauses at the end."""
+
+    out: str = MISSING
+    keep_s: float = 0.0
+    end: bool = False
 
 
 @dataclass(kw_only=True)
@@ -171,6 +180,16 @@ def subsample(arguments: list[str]) -> int:
     episodes = sample_episodes(store, config.episodes, config.seed) if config.episodes else None
     edit = Edit(store.spec) if config.stride == 1 else subsample(store.spec, config.stride, config.actions)
     return _write(config.out, select_episodes(store, episodes, edit), edit.notes)
+
+
+def trim(arguments: list[str]) -> int:
+    from pixio_robot.data.demos.editing.rewrite import open_for_streaming, select_episodes
+    from pixio_robot.data.demos.editing.trim import trim_pauses
+
+    path, config = parse_one_path("data trim", arguments, TrimSettings)
+    store = open_for_streaming(path)
+    edit = trim_pauses(store, end=config.end, keep_s=config.keep_s)
+    return _write(config.out, select_episodes(store, edit=edit), edit.notes)
 
 
 def rename(arguments: list[str]) -> int:

@@ -67,6 +67,7 @@ def view(arguments: list[str]) -> int:
 def _print_summary(store: DemoStore, console: Console) -> None:
     import numpy as np
 
+    from pixio_robot.data.demos.pauses import describe_pauses, find_pauses
     from pixio_robot.data.demos.tasks import group_episodes_by_task
     from pixio_robot.data.inspection.spec_text import describe_simulator
     from pixio_robot.types import UNKNOWN
@@ -84,6 +85,8 @@ def _print_summary(store: DemoStore, console: Console) -> None:
         f"{len(store)} episodes ({sum(store.successes)} successful), {lengths.sum()} steps; "
         f"shortest {low}, median {middle}, longest {high}"
     )
+    if pauses := describe_pauses(find_pauses(store), int(lengths.sum()), spec.control_hz):
+        console.print(pauses, highlight=False)
     if len(shares := group_episodes_by_task(store)) > 1:
         console.print(_task_table(shares))
     for name, camera in spec.cameras.items():

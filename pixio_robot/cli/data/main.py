@@ -51,6 +51,12 @@ ACTIONS = {
         "PATH out=PATH [episodes=N] [stride=K actions=HOW]",
         "keep N random episodes, every K-th step, or both",
     ),
+    "trim": Action(
+        "edit",
+        "trim",
+        "PATH out=PATH [keep_s=0] [end=true]",
+        "cut the pauses with which episodes begin (end=true: also those at their ends)",
+    ),
     "rename": Action(
         "edit",
         "rename",
