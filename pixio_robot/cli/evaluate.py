@@ -158,16 +158,16 @@ def _evaluate_target(
 ) -> None:
     from pixio_robot.evaluation.evaluate import evaluate
 
-    successes = 0
+    successes, undone = 0, 0
 
     def resume(earlier: list[EpisodeResult]) -> None:
-        nonlocal successes
-        successes = sum(result.success for result in earlier)
+        nonlocal successes, undone
+        successes, undone = sum(result.success for result in earlier), sum(map(_was_undone, earlier))
         progress.resume(len(earlier))
 
     def count(result: EpisodeResult) -> None:
-        nonlocal successes
-        successes += result.success
+        nonlocal successes, undone
+        successes, undone = successes + result.success, undone + _was_undone(result)
         progress.advance(remark=f"{successes} succeeded")
 
     with Progress(f"evaluate {target.policy.label}", len(command.seed_list())) as progress:
@@ -188,11 +188,20 @@ def _evaluate_target(
         f"evaluate: {summary.label}{at}: {summary.successes} of {summary.episodes} succeeded "
         f"({summary.rate:.0%}, 95 % interval {summary.low:.0%} to {summary.high:.0%})"
         + (_reward_text(summary) if command.env.simulator in THIRD_PARTY else "")
+        + (
+            f"; {undone} more were solved, but no longer at their last step (first_success in {EPISODES})"
+            * bool(undone)
+        )
         + (f"; stopped early because {summary.stopped}" if summary.stopped else "")
         + (f"; {summary.restarts} episodes were repeated because a worker died" if summary.restarts else "")
         + f" -> {directory}",
         flush=True,
     )
+
+
+def _was_undone(result: EpisodeResult) -> bool:
+    """Whether the episode was solved before its end, but not at it. LeRobot counts that as a success."""
+    return not result.success and result.first_success is not None
 
 
 def _reward_text(summary: EvaluationSummary) -> str:

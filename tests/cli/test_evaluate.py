@@ -7,18 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from demo_data import SPEC
 
 from envs.config import EnvConfig
 from envs.spec import make_env_spec
 from pixio_robot.cli.config.compose import load_settings
-from pixio_robot.cli.evaluate import EvaluateCommand
-from pixio_robot.cli.evaluation_target import finished_policy
+from pixio_robot.cli.evaluate import EvaluateCommand, _evaluate_target
+from pixio_robot.cli.evaluation_target import finished_policy, random_actions
 from pixio_robot.cli.main import dispatch
 from pixio_robot.cli.policy_training.trials import TrialsCommand, open_trials
 from pixio_robot.cli.report import find_unshown_evaluations
 from pixio_robot.cli.stages.stage import Stage, run_stage
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
+from pixio_robot.evaluation import evaluate as evaluate_module
 from pixio_robot.evaluation.results import read_episodes, read_summary
 from pixio_robot.types import UNKNOWN, EpisodeResult, Frame
 from policies.acting import ActingConfig
@@ -85,6 +87,31 @@ def test_other_noise_says_nothing_new_of_a_policy_that_draws_none(
     assert "noise_seed=3 has no effect: this policy is deterministic" in capsys.readouterr().out
     assert read_summary(other).acting == read_summary(usual).acting
     assert read_episodes(other) == read_episodes(usual)
+
+
+def test_episodes_that_were_solved_but_not_at_their_end_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """LeRobot counts them as successes."""
+
+    def result(seed: int, success: bool, first_success: int | None) -> EpisodeResult:
+        ends = {"steps": 9, "episode_return": 1.0, "highest_reward": 1.0}
+        return EpisodeResult(seed=seed, success=success, first_success=first_success, **ends)  # type: ignore[arg-type]
+
+    def play(*args: object, on_resume, on_episode, **_: object):
+        earlier, later = [result(0, False, 3), result(1, True, 9)], [result(2, False, None), result(3, False, 5)]
+        on_resume(earlier)
+        for one in later:
+            on_episode(one)
+        return evaluate_module.summarise(target.policy, SPEC, [*earlier, *later])
+
+    monkeypatch.setattr(evaluate_module, "evaluate", play)
+    command = load_settings("evaluate", EvaluateCommand, [*ENV, "checkpoint=random"])
+    target = random_actions("chance", (np.zeros(2), np.ones(2)))
+    _evaluate_target(command, None, target, None, tmp_path, True)  # type: ignore[arg-type]
+    told = capsys.readouterr().out
+    assert "1 of 4 succeeded" in told
+    assert "; 2 more were solved, but no longer at their last step (first_success in episodes.jsonl)" in told
 
 
 def test_on_a_cpu_an_episode_is_the_same_whatever_else_is_played(run: Path) -> None:
