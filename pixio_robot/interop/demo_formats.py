@@ -36,6 +36,8 @@ robomimic's as well."""
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
 """The name of a dataset on the Hugging Face Hub: owner/name."""
 _SUFFIXES = (".zarr", ".zip", ".hdf5", ".h5")
+_SEARCHED = 50
+"""Maximum number of entries of an unknown folder that are tried."""
 _LISTED_TASKS = 3
 _SHOWN = 8
 """Maximum number of names listed in an error."""
@@ -112,8 +114,17 @@ def detect_format(path: Path) -> ImportFormat:
     if len(matching) != 1:
         damaged = ", or damaged" if path.is_file() else ""
         what = f"may be {' or '.join(matching)}" if matching else f"is not in a known format{damaged}"
+        if not matching and (inside := _find_inside(path)):
+            raise UserError(f"{path} {what}, but {inside} is: import that.")
         raise UserError(f"{path} {what}; choose one with format={'|'.join(matching or MODULES)}.")
     return load_import_format(matching[0])
+
+
+def _find_inside(path: Path) -> Path | None:
+    """What in a folder is in a known format, as in a download or a folder of one recording each."""
+    entries = sorted(path.iterdir())[:_SEARCHED] if path.is_dir() else []
+    formats = [load_import_format(name) for name in MODULES]
+    return next((entry for entry in entries if any(one.recognises(entry) for one in formats)), None)
 
 
 def missing_path_error(path: Path) -> UserError:

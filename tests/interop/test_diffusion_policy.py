@@ -419,3 +419,16 @@ def test_no_key_leads_out_of_the_folder_that_is_written(tmp_path: Path, key: str
             write(key, b"")
         write("data/..img/0", b"fine")
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "data", "..img", "0"]
+
+
+def test_a_recording_of_a_real_robot_is_found_and_its_films_are_told(tmp_path: Path) -> None:
+    data = {key: values for key, values in arrays().items() if key != "img"}
+    write_buffer(tmp_path / "replay_buffer.zarr", data)
+    with pytest.raises(UserError, match=r"is not in a known format, but .*/replay_buffer\.zarr is: import that\."):
+        detect_format(tmp_path)
+    config = ImportConfig(control_hz=10.0)
+    outcome = import_demos(tmp_path / "replay_buffer.zarr", tmp_path / "without", config)
+    assert not any("films" in note for note in outcome.notes)
+    (tmp_path / "videos").mkdir()
+    outcome = import_demos(tmp_path / "replay_buffer.zarr", tmp_path / "with", config)
+    assert any(f"the films in {tmp_path / 'videos'} are not read" in note for note in outcome.notes)

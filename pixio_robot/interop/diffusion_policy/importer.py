@@ -21,6 +21,8 @@ from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
 
 STATE, ACTION, REWARD = "state", "action", "reward"
 _ROBOT = "robot"
+VIDEOS = "videos"
+"""Beside the buffer of a real robot: a folder for each episode, with a film of each camera."""
 _OF_THE_EPISODE = ("_demo_start_pose", "_demo_end_pose")
 """UMI repeats both at every step. A policy cannot know in advance where an episode will end."""
 
@@ -57,9 +59,10 @@ class _Reader:
         left_out = sorted(set(self._buffer.arrays) - used)
         notes = [f"left out of data: {', '.join(left_out)}"] if left_out else []
         if not self._cameras and not self._written:
+            videos = self._buffer.path.absolute().parent / VIDEOS
             notes.append(
                 "no array contains images, (n, height, width, 3) or uint8 (n, 3, height, width), so the store has no "
-                "cameras"
+                "cameras" + (f"; the films in {videos} are not read" if videos.is_dir() else "")
             )
         if turned := [key for key in self._cameras if _channels_first(self._buffer.array(key).shape)]:
             notes.append(f"images stored as (n, 3, height, width), transposed: {', '.join(turned)}")
