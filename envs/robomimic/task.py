@@ -123,10 +123,14 @@ def action_limits(action_names: Sequence[str]) -> np.ndarray:
 
 
 def clip_limits(action_names: Sequence[str]) -> np.ndarray:
-    """The magnitude at which an action is clipped before robosuite receives it, float64 (a,): `action_limits` for
-    absolute poses of a gripper, else infinite. robosuite clips deltas itself, and joints may turn further than pi."""
+    """The magnitude at which an action is clipped before robosuite receives it, float64 (a,): the arm's reach and a
+    full turn for absolute poses of a gripper, else infinite. robosuite clips deltas itself, and joints may turn on.
+
+    A full turn, because rotation vectors that do not jump may have angles beyond pi: clipped there, they would be other
+    rotations."""
+    limits = {"[m]": REACH_M, "[rad]": 2 * np.pi}
     poses = ["eef_" in name for name in action_names]
-    return np.where(poses, [_UNIT_LIMITS.get(_unit_suffix(name), np.inf) for name in action_names], np.inf)
+    return np.where(poses, [limits.get(_unit_suffix(name), np.inf) for name in action_names], np.inf)
 
 
 def _unit_suffix(name: str) -> str:
