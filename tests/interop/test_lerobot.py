@@ -118,6 +118,7 @@ def test_the_import_can_be_chosen(foreign: Path, tmp_path: Path) -> None:
         state=["observation.effort", "observation.state"],
         task="Tidy",
         robot="arm",
+        control_hz=20.0,
         without_success=False,
     )
     lerobot.import_demos(foreign, tmp_path / "s", config)
@@ -125,6 +126,7 @@ def test_the_import_can_be_chosen(foreign: Path, tmp_path: Path) -> None:
     assert list(store.spec.cameras) == ["image"]
     assert list(store.spec.state_names) == ["effort.effort.0", "effort.effort.1", *(f"state.{name}" for name in STATE)]
     assert (store.spec.task, store.spec.robot, store.successes) == ("Tidy", "arm", [False] * 3)
+    assert store.spec.control_hz == 20.0  # of openpi's LIBERO, which says 10
 
 
 def test_images_go_there_and_back_exactly(tmp_path: Path) -> None:

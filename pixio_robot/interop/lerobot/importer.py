@@ -39,19 +39,20 @@ class _Reader:
         self.spec = self._spec()
 
     def _spec(self) -> DemoSpec:
+        config = self._config
         if self._ours is not None:
             spec = self._ours.spec
-            return dataclasses.replace(
-                spec, task=self._config.task or spec.task, robot=self._config.robot or spec.robot
+            spec = dataclasses.replace(spec, task=config.task or spec.task, robot=config.robot or spec.robot)
+        else:
+            spec = spec_from_features(
+                self._files.features,
+                self._columns,
+                fps=self._files.meta.fps,
+                task=config.task or join_task_names(self._files.tasks, self._files.root.name),
+                robot=config.robot or str(self._files.meta.robot_type or ""),
+                source=f"LeRobotDataset {self._files.root.name}",
             )
-        return spec_from_features(
-            self._files.features,
-            self._columns,
-            fps=self._files.meta.fps,
-            task=self._config.task or join_task_names(self._files.tasks, self._files.root.name),
-            robot=self._config.robot or str(self._files.meta.robot_type or ""),
-            source=f"LeRobotDataset {self._files.root.name}",
-        )
+        return dataclasses.replace(spec, control_hz=config.control_hz or spec.control_hz)
 
     def episodes(self) -> Iterator[Episode]:
         return map(self._episode, self._files.records(self._columns, self._config.tolerance_s))

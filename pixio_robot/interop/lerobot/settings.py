@@ -22,6 +22,7 @@ class ImportConfig:
     action, reward, success: keys of the columns.
     without_success: success of every episode if the dataset has no success column.
     task, robot: replace the dataset's own names.
+    control_hz: replaces the dataset's fps, where that is not the rate at which the actions were executed.
     tolerance_s: largest allowed difference between the timestamps of a row and of its video frame.
     """
 
@@ -33,6 +34,7 @@ class ImportConfig:
     without_success: bool = True
     task: str = ""
     robot: str = ""
+    control_hz: float = 0.0
     tolerance_s: float = 1e-4
 
 
