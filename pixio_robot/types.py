@@ -125,12 +125,15 @@ class DemoSpec:
     def differences(self, other: DemoSpec) -> list[str]:
         """Describe every field that prevents a policy made for `self` from running on `other`.
 
-        Ignored are source, licence, simulator, its version, camera calibration, and fields that are `unknown` in
-        `self`. `other` may have more cameras than `self`, and a state where `self` has none.
+        Ignored are source, licence, simulator, its version, camera calibration, capitals of the robot's name (LeRobot's
+        `panda`), and fields that are `unknown` in `self`. `other` may have more cameras than `self`, and a state where
+        `self` has none.
         """
         differences = []
         for field in ("task", "robot", "controller", "control_hz", "render_quality"):
             value, other_value = getattr(self, field), getattr(other, field)
+            if field == "robot" and value.casefold() == other_value.casefold():
+                continue
             if value not in (other_value, UNKNOWN):
                 differences.append(f"{field}: {value!r} against {other_value!r}")
         for field in ("state_names", "action_names"):

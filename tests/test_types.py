@@ -37,6 +37,7 @@ def test_unknown_fields_are_distinguished_from_differences() -> None:
     assert imported.differences(SPEC) == []
     assert imported.unknown_fields() == ["controller", "render_quality"]
     assert replace(imported, robot="Sawyer").differences(SPEC) == ["robot: 'Sawyer' against 'Panda'"]
+    assert replace(imported, robot="panda").differences(SPEC) == []  # as LeRobot's data sets call it
     # The other way round it is the environment that does not say, and the policy wants to know.
     assert len(SPEC.differences(imported)) == 2
 
