@@ -11,6 +11,7 @@ loading them costs, `image_pipeline.py` and the `data_wait_share` of a run tell.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,6 +31,10 @@ CONTESTANTS: dict[str, Callable[[Shape, torch.device], Step]] = {
     "ours_eager": lambda shape, device: pixio_step(shape, device, compiled=False),
     "vit_mae": vitmae_step,
 }
+FLOAT32: dict[str, Callable[[Shape, torch.device], Step]] = {
+    "vit_mae_float32": lambda shape, device: vitmae_step(dataclasses.replace(shape, bfloat16=False), device)
+}
+"""Measured beside the others when these compute in bfloat16 on a CPU."""
 WARM_UP = 3
 """Steps that compile, allocate and choose kernels."""
 
@@ -49,14 +54,20 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4, help="images")
     parser.add_argument("--steps", type=int, default=8, help="timed, of each contestant")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--memory-of", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--bfloat16", action="store_true", help="on a CPU, too; ViTMAE also in float32")
+    parser.add_argument("--memory-of", choices=CONTESTANTS | FLOAT32, help=argparse.SUPPRESS)
     arguments = parse_arguments(parser, note=True)
     device = pick_device(arguments.device)
     shape = Shape(
-        arguments.size, arguments.image_size, arguments.batch, arguments.decoder_width, arguments.decoder_depth
+        arguments.size,
+        arguments.image_size,
+        arguments.batch,
+        arguments.decoder_width,
+        arguments.decoder_depth,
+        bfloat16=arguments.bfloat16,
     )
     if arguments.memory_of:
-        step = CONTESTANTS[arguments.memory_of](shape, device)
+        step = (CONTESTANTS | FLOAT32)[arguments.memory_of](shape, device)
         repeat_step(step, WARM_UP)
         print(peak_memory(lambda: repeat_step(step, 2), device))
         return
@@ -65,9 +76,10 @@ def main() -> None:
     words = [word for word in sys.argv[1:] if not word.startswith("--out")]
     if arguments.out:
         words = [word for word in words if word != str(arguments.out)]
+    contestants = CONTESTANTS | (FLOAT32 if arguments.bfloat16 and device.type == "cpu" else {})
     # Before this process takes any of the GPU's memory, which its allocator would not give back.
-    memory = {name: memory_alone(name, words) for name in CONTESTANTS}
-    steps = {name: build(shape, device) for name, build in CONTESTANTS.items()}
+    memory = {name: memory_alone(name, words) for name in contestants}
+    steps = {name: build(shape, device) for name, build in contestants.items()}
     seconds = time_alternating(steps, device_clock(device, torch.get_num_threads()), arguments.steps, WARM_UP)
     rate = {name: arguments.batch / median for name, median in medians(seconds).items()}
     peak = peak_tflops(device)
@@ -77,12 +89,12 @@ def main() -> None:
         "compiled_over_eager": rate["ours"] / rate["ours_eager"],
         "peak_memory_mib": memory,
         "gflop_per_image": flop / 1e9,
-        "tflop_per_second": {name: rate[name] * flop / 1e12 for name in rate if name != "vit_mae"},
+        "tflop_per_second": {name: rate[name] * flop / 1e12 for name in rate if name.startswith("ours")},
         "mfu": None if peak is None else rate["ours"] * flop / (peak * 1e12),
         "settings": measured_settings(arguments, "memory_of"),
     }
     for name, value in rate.items():
-        print(f"{name:12} {value:8.2f} images/s  {memory[name]:8.0f} MiB")
+        print(f"{name:15} {value:8.2f} images/s  {memory[name]:8.0f} MiB")
     print(f"ours over ViTMAE {result['over_vit_mae']['ours']:.2f}, over our eager {result['compiled_over_eager']:.2f}")
     save_result(
         result | provenance("transformers", torch=torch.__version__, device=device, note=arguments.note), arguments.out

@@ -27,6 +27,8 @@ class Shape:
     decoder_width: int
     decoder_depth: int
     recompute: bool = False
+    bfloat16: bool = False
+    """On a CPU, too."""
 
     @property
     def encoder(self) -> EncoderConfig:
@@ -57,7 +59,7 @@ def pixio_step(shape: Shape, device: torch.device, compiled: bool) -> Step:
     if compiled:
         model.compile()
     generator = torch.Generator(device).manual_seed(0)
-    return make_training_step(model, lambda: model(images_bhw3, generator).loss, device)
+    return make_training_step(model, lambda: model(images_bhw3, generator).loss, device, bfloat16=shape.bfloat16)
 
 
 def vitmae_step(shape: Shape, device: torch.device) -> Step:
@@ -82,4 +84,6 @@ def vitmae_step(shape: Shape, device: torch.device) -> Step:
     config._attn_implementation = "sdpa"
     model = ViTMAEForPreTraining(config).train().to(device)
     preprocess, images_bhw3 = Preprocess().to(device), images_of(shape, device)
-    return make_training_step(model, lambda: model(pixel_values=preprocess(images_bhw3)).loss, device)
+    return make_training_step(
+        model, lambda: model(pixel_values=preprocess(images_bhw3)).loss, device, bfloat16=shape.bfloat16
+    )

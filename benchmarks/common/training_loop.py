@@ -21,16 +21,17 @@ def make_training_step(
     device: torch.device,
     betas: tuple[float, float] = (0.9, 0.95),
     weight_decay: float = 0.05,
+    bfloat16: bool = False,
 ) -> Step:
-    """One update by a fused AdamW a call, on a GPU under bfloat16 autocast, as in our training loop. The default
-    `betas` and `weight_decay` are those of pretraining."""
+    """One update by a fused AdamW a call, on a GPU under bfloat16 autocast, as in our training loop; on a CPU if
+    `bfloat16`. The default `betas` and `weight_decay` are those of pretraining."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    on_gpu = device.type == "cuda"
+    autocast = bfloat16 or device.type == "cuda"
     optimiser = torch.optim.AdamW(parameters, lr=1e-4, betas=betas, weight_decay=weight_decay, fused=True)
 
     def step() -> None:
         optimiser.zero_grad()
-        with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             loss = loss_of()
         loss.backward()
         optimiser.step()
