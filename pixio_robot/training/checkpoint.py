@@ -21,13 +21,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from pixio_robot.errors import UserError
 from pixio_robot.files import TEMPORARY_PREFIX, atomic_directory, atomic_file, read_json, write_json
 from pixio_robot.training.distributed.processes import current_processes
 from pixio_robot.training.distributed.sharded_files import SUFFIX, load_sharded, read_sharded_sizes, save_sharded
+from pixio_robot.vision.safetensors_file import save_tensors
 
 KIND = "training_state"
 FORMAT_VERSION = 4
@@ -67,7 +68,7 @@ def write_checkpoint(
         if processes.is_main:
             for name, tensors in parts.items():
                 copies = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in tensors.items()}
-                save_file(copies, temporary / f"{name}{SUFFIX}")
+                save_tensors(copies, temporary / f"{name}{SUFFIX}")
             files = sorted(str(file.relative_to(temporary)) for file in temporary.rglob(f"*{SUFFIX}"))
             header = {"kind": KIND, "format_version": FORMAT_VERSION, "step": step, "files": files}
             write_json(temporary / TRAINER, header | {"frozen": bool(frozen)} | dict(trainer))

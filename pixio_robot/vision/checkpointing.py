@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pixio_robot.errors import UserError
 from pixio_robot.files import atomic_directory, read_json, write_json
 from pixio_robot.vision.lora import merged_state_dict
+from pixio_robot.vision.safetensors_file import save_tensors
 
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -51,7 +52,7 @@ def save_checkpoint(directory: str | Path, kind: str, config: Mapping[str, Any],
     """Write a checkpoint with adapters merged, replacing an existing one; a crash leaves the old one or none. Raises
     UserError if there is anything else in `directory`."""
     with atomic_checkpoint_directory(Path(directory)) as temporary:
-        save_file(
+        save_tensors(
             {key: value.detach().cpu().contiguous() for key, value in merged_state_dict(module).items()},
             temporary / WEIGHTS,
         )

@@ -26,6 +26,12 @@ def whole(lab, tmp_path_factory):
     return run_dir
 
 
+def test_others_may_read_checkpoints(whole, tmp_path):
+    (tmp_path / "any").touch()
+    modes = {path.stat().st_mode for path in (whole / "checkpoints").rglob("*.*") if path.is_file()}
+    assert modes == {(tmp_path / "any").stat().st_mode}
+
+
 @pytest.mark.parametrize("stops", [(0,), (6,), (10, 3), (24, 0, 0, 16), (58,)])
 def test_interrupted_and_resumed_equals_uninterrupted(lab, whole, tmp_path, stops):
     for stop in stops:

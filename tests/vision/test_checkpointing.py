@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,6 +25,16 @@ def change_config(saved, **values):
 
 def test_the_directory_holds_plain_files_only(saved):
     assert {path.name for path in saved.iterdir()} == {"config.json", "model.safetensors"}
+
+
+def test_others_may_read_weights_as_far_as_the_umask_lets_them(tmp_path):
+    before = os.umask(0o027)
+    try:
+        PixioEncoder(CONFIG).save(tmp_path / "ours")
+        save_huggingface(PixioEncoder(CONFIG), tmp_path / "theirs")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*.*")} == {0o640}
 
 
 def test_saving_replaces_weights_and_nothing_else(saved, tmp_path):

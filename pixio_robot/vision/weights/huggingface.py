@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pixio_robot.errors import UserError
@@ -29,6 +28,7 @@ from pixio_robot.vision.config import SIZES
 from pixio_robot.vision.layers import LAYER_NORM_EPS
 from pixio_robot.vision.pixio import PixioEncoder, TrainedEncoder
 from pixio_robot.vision.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from pixio_robot.vision.safetensors_file import save_tensors
 from pixio_robot.vision.weights.official import from_official, to_official
 
 INDEX = "model.safetensors.index.json"
@@ -108,7 +108,7 @@ def save_huggingface(encoder: PixioEncoder, directory: str | Path) -> None:
         else:
             weights[_rename(key, _TO_DISK)] = value.contiguous()
     with atomic_checkpoint_directory(Path(directory)) as temporary:
-        save_file(weights, temporary / WEIGHTS, metadata={"format": "pt"})
+        save_tensors(weights, temporary / WEIGHTS, metadata={"format": "pt"})
         write_json(temporary / CONFIG, _huggingface_config(encoder))
         write_json(temporary / "preprocessor_config.json", _image_processor_config(encoder))
 
