@@ -75,7 +75,8 @@ def submission_errors(launcher: str) -> Iterator[None]:
         ) from error
     except UncompletedJobError as error:
         what, log = str(error).strip().splitlines()[:2], str(error).strip().splitlines()[2:]
-        raise UserError("\n".join([" ".join(what), *log[:2], *log[2:][-LOG_LINES:]])) from error
+        requeued = "If Slurm has requeued it, squeue lists it."
+        raise UserError("\n".join([" ".join([*what, requeued]), *log[:2], *log[2:][-LOG_LINES:]])) from error
 
 
 def is_cluster_job() -> bool:
