@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 import timm
@@ -298,6 +299,67 @@ def test_code_that_a_description_names_is_never_used(entry, tmp_path, monkeypatc
 
 
 SMALL_VIT = {"model_type": "vit", **SMALL, **SQUARE}
+
+
+def _published(name: str) -> tuple[dict[str, torch.Tensor], EncoderSource]:
+    torch.manual_seed(0)
+    weights = shaken(timm.create_model(name, num_classes=0)).state_dict()
+    return weights, EncoderSource(kind=EncoderKind.TIMM, name=name)
+
+
+def _under(prefix: str, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"{prefix}{key}": value for key, value in weights.items()}
+
+
+def _with_decoder(weights: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """As VC-1's and MAE's."""
+    return {"model": weights | {"mask_token": torch.ones(1), "decoder_embed.bias": torch.ones(2)}}
+
+
+def _with_language_model(weights: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """As R3M's."""
+    language = {"module.lang_enc.x": torch.ones(3)}
+    return {"r3m": _under("module.convnet.", weights) | language, "global_step": 9}
+
+
+def _with_optimiser(weights: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """A checkpoint of a training with several GPUs."""
+    return {"state_dict": _under("module.", weights | {"fc.bias": torch.ones(9)}), "optimizer": {"state": {}}}
+
+
+@pytest.mark.parametrize(
+    ("name", "wrap"),
+    [
+        ("vit_tiny_patch16_224", _with_decoder),
+        ("resnet18", _with_language_model),
+        ("resnet18", _with_optimiser),
+    ],
+)
+def test_weights_as_they_were_published_are_found(name, wrap, tmp_path):
+    weights, source = _published(name)
+    torch.save(wrap(weights), tmp_path / "published.pth")
+    found = build_encoder(dataclasses.replace(source, path=str(tmp_path / "published.pth"))).state_dict()
+    assert found.keys() == _under("model.", weights).keys()
+    assert all(torch.equal(found[f"model.{key}"], value) for key, value in weights.items())
+
+
+def test_published_weights_that_are_not_those_of_one_encoder_are_refused(tmp_path):
+    weights, source = _published("resnet18")
+    source = dataclasses.replace(source, path=str(tmp_path / "published.pth"))
+    both = _under("module.base_encoder.", weights) | _under("module.momentum_encoder.", weights)  # MoCo
+    torch.save({"state_dict": both}, tmp_path / "published.pth")
+    with pytest.raises(
+        UserError, match=r"several networks that fit \(state_dict: module\.base_encoder\., state_dict: "
+    ):
+        build_encoder(source)
+    # A deeper network has all the layers of a shallower one.
+    deeper, _ = _published("resnet34")
+    torch.save({"model": deeper}, tmp_path / "published.pth")
+    with pytest.raises(UserError, match=r"do not fit the model\. unexpected: layer1\.2\.bn1\.bias"):
+        build_encoder(source)
+    torch.save({"epoch": 3, "optimizer": {"lr": 0.1}}, tmp_path / "published.pth")
+    with pytest.raises(UserError, match=r"contains no state dict: epoch, optimizer"):
+        build_encoder(source)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from pixio_robot.vision.encoders.foreign import (
     no_patch_map_error,
     split_tokens,
 )
-from pixio_robot.vision.torch_files import read_state_dict
+from pixio_robot.vision.encoders.published_weights import read_published_weights
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -69,7 +69,8 @@ class TimmEncoder(ForeignEncoder):
 def open_timm(name: str, path: str | None, resize: int | None, pretrained: bool, seed: int) -> TimmEncoder:
     """A timm model by name, with weights from a local file, downloaded by timm, or random.
 
-    The file's classifier, if any, is dropped. Raises UserError for an unknown name, and for keys that do not fit.
+    The file may be a training's checkpoint; its classifier, if any, is dropped. Raises UserError for an unknown name,
+    and for keys that do not fit.
     """
     timm = _import_timm(name)
     defaults = timm.get_pretrained_cfg(name)
@@ -83,11 +84,10 @@ def open_timm(name: str, path: str | None, resize: int | None, pretrained: bool,
     weights: Mapping[str, Tensor] | None = None
     if path is not None:
         heads = (defaults.classifier,) if isinstance(defaults.classifier, str) else tuple(defaults.classifier or ())
-        weights = {
-            key: value
-            for key, value in read_state_dict(Path(path)).items()
-            if not any(key.startswith(f"{head}.") for head in heads)
-        }
+        with torch.device("meta"):
+            expected = timm.create_model(name, pretrained=False, num_classes=0).state_dict()
+        shapes = {key: value.shape for key, value in expected.items()}
+        weights = read_published_weights(Path(path), shapes, heads)
     elif pretrained:
         try:
             weights = timm.create_model(name, pretrained=True, num_classes=0).state_dict()
