@@ -79,5 +79,6 @@ def describe_pauses(pauses: list[Pauses], steps: int, control_hz: float) -> str:
             parts.append(f"{len(lengths)} of {len(pauses)} episodes {what} with one ({median})")
     if len(parts) == 1 and sum(one.total for one in pauses) < 0.05 * steps:
         return ""
-    remedy = "; `data trim` cuts those at the start" if starts else ""
+    can_be_cut = any(one.start and one.end < one.total for one in pauses)  # not where nothing moves at all
+    remedy = "; `data trim` cuts those at the start" if can_be_cut else ""
     return f"pauses, in which nothing moves: {', '.join(parts)}{remedy}"

@@ -94,5 +94,6 @@ def test_an_episode_in_which_nothing_moves_stays(tmp_path: Path) -> None:
     store.append(dataclasses.replace(moving, state=moving.state * 0, actions=moving.actions * 0))
     store.append(make_episode(3, 3))  # shorter than a pause
     assert find_pauses(store)[1] == Pauses(50, 50, 50)
+    assert "data trim" not in describe_pauses([Pauses(50, 50, 50)], 50, 10.0)
     write_stores(tmp_path / "cut", {"": select_episodes(store, edit=trim_pauses(store, end=True, keep_s=0))})
     assert DemoStore.open(tmp_path / "cut").lengths.tolist() == [40, 50, 3]
