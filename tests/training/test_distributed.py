@@ -633,8 +633,10 @@ def test_only_tasks_of_a_step_join(monkeypatch):
     for name, value in {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "3", "SLURM_PROCID": "0"}.items():
         monkeypatch.setenv(name, value)
     assert not _is_distributed_launch()
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
-    assert not _is_distributed_launch()
+    # So is one that was told only a part, as in a container.
+    for number in ("1", "2", ""):
+        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", number)
+        assert not _is_distributed_launch()
     for name, value in {**STEP, **dict.fromkeys(DISTRIBUTED_VARIABLES, "")}.items():
         monkeypatch.setenv(name, value)  # so that they are put back
     for name in DISTRIBUTED_VARIABLES:

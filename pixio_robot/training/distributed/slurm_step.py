@@ -7,11 +7,17 @@ from collections.abc import Mapping
 
 PORTS = range(20_000, 32_768)
 """Below those that Linux gives to outgoing connections."""
+_NEEDED = (
+    *("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE"),
+    *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"),
+)
 
 
 def has_several_tasks(environment: Mapping[str, str]) -> bool:
-    """Whether this process is one of several tasks of a job step, and not the script of a job that has several."""
-    return int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1
+    """Whether this process is one of several tasks of a job step, and not the script of a job that has several.
+
+    A process that was told only some of the variables, as in a container, cannot find the others: it is on its own."""
+    return all(environment.get(name) for name in _NEEDED) and int(environment["SLURM_STEP_NUM_TASKS"]) > 1
 
 
 def torch_variables(environment: Mapping[str, str]) -> dict[str, str]:
