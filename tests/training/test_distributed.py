@@ -4,6 +4,7 @@ Started by torchrun, as tasks of srun, and by Hydra's submitit launcher, whose l
 """
 
 import os
+import pty
 import shutil
 import signal
 import socket
@@ -641,6 +642,14 @@ def test_only_tasks_of_a_step_join(monkeypatch):
         monkeypatch.setenv(name, value)  # so that they are put back
     for name in DISTRIBUTED_VARIABLES:
         monkeypatch.delenv(name)
+    # Nor does what is started from the shell of `srun --pty`, unless it starts a step, which has no terminal.
+    monkeypatch.setenv("SLURM_PTY_PORT", "45303")
+    monkeypatch.setenv("SLURM_TASK_PID", str(os.getppid()))
+    terminal, _ = pty.openpty()
+    with open(terminal) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert not _is_distributed_launch()
+    monkeypatch.setattr(sys, "stdin", None)
     assert _is_distributed_launch()
     assert os.environ["WORLD_SIZE"] == "3"
 

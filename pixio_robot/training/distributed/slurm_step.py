@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Mapping
 
 PORTS = range(20_000, 32_768)
@@ -17,7 +19,16 @@ def has_several_tasks(environment: Mapping[str, str]) -> bool:
     """Whether this process is one of several tasks of a job step, and not the script of a job that has several.
 
     A process that was told only some of the variables, as in a container, cannot find the others: it is on its own."""
-    return all(environment.get(name) for name in _NEEDED) and int(environment["SLURM_STEP_NUM_TASKS"]) > 1
+    if not all(environment.get(name) for name in _NEEDED) or _in_interactive_shell(environment):
+        return False
+    return int(environment["SLURM_STEP_NUM_TASKS"]) > 1
+
+
+def _in_interactive_shell(environment: Mapping[str, str]) -> bool:
+    """Whether this was started from the shell of `srun --pty -n4 bash`: those of the other tasks end at once. A step
+    that is started there inherits SLURM_PTY_PORT, but not the terminal."""
+    is_task = environment.get("SLURM_TASK_PID") == str(os.getpid())
+    return "SLURM_PTY_PORT" in environment and not is_task and sys.stdin is not None and sys.stdin.isatty()
 
 
 def torch_variables(environment: Mapping[str, str]) -> dict[str, str]:
