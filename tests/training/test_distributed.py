@@ -646,7 +646,7 @@ def test_only_tasks_of_a_step_join(monkeypatch):
     monkeypatch.setenv("SLURM_PTY_PORT", "45303")
     monkeypatch.setenv("SLURM_TASK_PID", str(os.getppid()))
     terminal, _ = pty.openpty()
-    with open(terminal) as stdin:
+    with os.fdopen(terminal) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
         assert not _is_distributed_launch()
     monkeypatch.setattr(sys, "stdin", None)
