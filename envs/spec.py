@@ -8,7 +8,7 @@ import numpy as np
 from envs.config import Controller, EnvConfig
 from envs.metaworld_spec import metaworld_spec
 from envs.robomimic.spec import robomimic_spec
-from envs.robomimic.task import action_limits
+from envs.robomimic.task import action_limits, clip_limits
 from envs.robosuite.spec import ABSOLUTE_REACH, robosuite_spec
 from envs.tabletop.spec import tabletop_spec
 from envs.tasks import DEFAULT_HORIZON, THIRD_PARTY, Simulator, get_task, registered_horizon
@@ -33,8 +33,7 @@ def make_env_spec(config: EnvConfig) -> DemoSpec:
 
 
 def action_bounds(config: EnvConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest action, float64 (a,) each; random actions lie between them. Environments clip actions to them
-    (third-party ones unless clip_actions=false), but those of a robomimic file only absolute poses."""
+    """Lowest and highest action, float64 (a,) each; random actions lie between them."""
     if config.simulator in THIRD_PARTY:
         from envs.third_party.base import get_env_metadata
 
@@ -45,6 +44,16 @@ def action_bounds(config: EnvConfig) -> tuple[np.ndarray, np.ndarray]:
     if config.controller is Controller.OSC_POSE_ABSOLUTE:
         high[:6] = ABSOLUTE_REACH
     return -high, high
+
+
+def clip_bounds(config: EnvConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Between which values the environment clips actions, float64 (a,) each: `action_bounds`, but infinite with
+    clip_actions=false, and for a robomimic file only absolute poses, at limits of their own."""
+    if config.simulator is Simulator.ROBOMIMIC:
+        limits = clip_limits(make_env_spec(config).action_names)
+        return -limits, limits
+    low, high = action_bounds(config)
+    return (low, high) if config.clip_actions else (np.full_like(low, -np.inf), np.full_like(high, np.inf))
 
 
 def max_episode_steps(config: EnvConfig) -> int:

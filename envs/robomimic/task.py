@@ -128,7 +128,7 @@ def clip_limits(action_names: Sequence[str]) -> np.ndarray:
 
     A full turn, because rotation vectors that do not jump may have angles beyond pi: clipped there, they would be other
     rotations."""
-    limits = {"[m]": REACH_M, "[rad]": 2 * np.pi}
+    limits = _UNIT_LIMITS | {"[rad]": 2 * np.pi}
     poses = ["eef_" in name for name in action_names]
     return np.where(poses, [limits.get(_unit_suffix(name), np.inf) for name in action_names], np.inf)
 

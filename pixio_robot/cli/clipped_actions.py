@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from envs.config import EnvConfig
-from envs.robomimic.task import clip_limits
-from envs.spec import action_bounds
-from envs.tasks import THIRD_PARTY, Simulator
+from envs.spec import clip_bounds
+from envs.tasks import THIRD_PARTY
 
 SLACK = 0.01
 """Actions may exceed the bounds by this share of the distance between them: rounding, or a joystick's noise."""
@@ -21,11 +20,8 @@ def clipped_actions_note(
 ) -> str:
     """A sentence if actions of the demonstrations, of which low and high are the extremes, lie beyond the environment's
     bounds, so that it executes others; else empty."""
-    lowest, highest = action_bounds(env)
-    if env.simulator is Simulator.ROBOMIMIC:
-        highest = clip_limits(names)  # robosuite clips deltas itself, here as where they were recorded
-        lowest = -highest
-    if not env.clip_actions or len(lowest) != len(names):  # another number of actions is an error, told elsewhere
+    lowest, highest = clip_bounds(env)
+    if len(lowest) != len(names):  # an error, told elsewhere
         return ""
     slack = np.nan_to_num(SLACK * (highest - lowest), posinf=0.0)
     clipped = np.flatnonzero((np.asarray(low) < lowest - slack) | (np.asarray(high) > highest + slack))
