@@ -29,6 +29,15 @@ def parse_overridden_steps(info: Mapping[str, Any], length: int, where: str) -> 
     return overridden
 
 
+def cut_overridden_steps(info: Mapping[str, Any], length: int, first: int, last: int) -> dict[str, Any]:
+    """The entry for an episode of which the steps from `first` up to but excluding `last` are kept; empty if there is
+    none. Raises UserError as `parse_overridden_steps`."""
+    if OVERRIDDEN_STEPS not in info:
+        return {}
+    kept = parse_overridden_steps(info, length, "An episode")[first:last]
+    return {OVERRIDDEN_STEPS: np.flatnonzero(kept).tolist()}
+
+
 def subsample_overridden_steps(info: Mapping[str, Any], length: int, stride: int) -> dict[str, Any]:
     """The entry for an episode of which every `stride`-th step is kept, which stands for the steps up to the next;
     empty if there is none. Raises UserError as `parse_overridden_steps`."""

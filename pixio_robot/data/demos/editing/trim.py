@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from pixio_robot.data.demos.editing.rewrite import Edit
-from pixio_robot.data.demos.overridden_steps import OVERRIDDEN_STEPS
+from pixio_robot.data.demos.overridden_steps import cut_overridden_steps
 from pixio_robot.data.demos.pauses import PauseFinder
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.demos.verify import TIMESTAMPS
@@ -41,11 +41,9 @@ def trim_pauses(store: DemoStore, *, end: bool, keep_s: float) -> Edit:
 
 def _cut(episode: Episode, first: int, last: int) -> Episode:
     """The steps from `first` up to but excluding `last`."""
-    info = dict(episode.info)
+    info = {**episode.info, **cut_overridden_steps(episode.info, len(episode), first, last)}
     if isinstance(times := info.get(TIMESTAMPS), list):
         info[TIMESTAMPS] = times[first:last]
-    if isinstance(overridden := info.get(OVERRIDDEN_STEPS), list):
-        info[OVERRIDDEN_STEPS] = [step - first for step in overridden if first <= step < last]
     return dataclasses.replace(
         episode,
         images={camera: frames[first:last] for camera, frames in episode.images.items()},
