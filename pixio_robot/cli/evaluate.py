@@ -29,7 +29,7 @@ from pixio_robot.data.jobs.executor import Executor
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.config import EvaluateConfig
 from pixio_robot.evaluation.name_mapping import NameMapping, NameMappingConfig, map_names
-from pixio_robot.evaluation.results import EPISODES, EvaluationSummary
+from pixio_robot.evaluation.results import EPISODES, EvaluationSummary, read_outcomes
 from pixio_robot.evaluation.scenes import other_scene_note
 from pixio_robot.evaluation.sequential import StopRule
 from pixio_robot.observation_checks import check_task
@@ -158,16 +158,16 @@ def _evaluate_target(
 ) -> None:
     from pixio_robot.evaluation.evaluate import evaluate
 
-    successes, undone = 0, 0
+    successes = 0
 
     def resume(earlier: list[EpisodeResult]) -> None:
-        nonlocal successes, undone
-        successes, undone = sum(result.success for result in earlier), sum(map(_was_undone, earlier))
+        nonlocal successes
+        successes = sum(result.success for result in earlier)
         progress.resume(len(earlier))
 
     def count(result: EpisodeResult) -> None:
-        nonlocal successes, undone
-        successes, undone = successes + result.success, undone + _was_undone(result)
+        nonlocal successes
+        successes += result.success
         progress.advance(remark=f"{successes} succeeded")
 
     with Progress(f"evaluate {target.policy.label}", len(command.seed_list())) as progress:
@@ -183,6 +183,7 @@ def _evaluate_target(
             on_resume=resume,
             on_episode=count,
         )
+    undone = sum(map(_was_undone, read_outcomes(directory, summary.seeds)))
     at = "" if summary.training_step is None else f" after {summary.training_step:,} steps"
     print(
         f"evaluate: {summary.label}{at}: {summary.successes} of {summary.episodes} succeeded "

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pixio_robot.cli.policy_directory import policy_directory, weights_fingerprint
-from pixio_robot.data.stats import Statistics
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import EvaluatedPolicy
 from pixio_robot.types import Actor, DemoSpec
@@ -77,6 +76,7 @@ def random_actions(name: str, bounds: tuple[np.ndarray, np.ndarray]) -> Evaluati
 
 def finished_policy(checkpoint: str, name: str) -> EvaluationTarget:
     """The final policy of a training run, or a policy directory itself. Raises UserError if there is none."""
+    from pixio_robot.data.stats import Statistics
     from policies.persistence import read_policy_config
     from policies.relative_poses import RELATIVE
 

@@ -21,7 +21,7 @@ from pixio_robot.cli.stages.stage import Stage, run_stage
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation import evaluate as evaluate_module
-from pixio_robot.evaluation.results import read_episodes, read_summary
+from pixio_robot.evaluation.results import append_episode, read_episodes, read_summary
 from pixio_robot.types import UNKNOWN, EpisodeResult, Frame
 from policies.acting import ActingConfig
 
@@ -103,6 +103,8 @@ def test_episodes_that_were_solved_but_not_at_their_end_are_told(
         on_resume(earlier)
         for one in later:
             on_episode(one)
+        for one in [*earlier, *later]:
+            append_episode(tmp_path, one)
         return evaluate_module.summarise(target.policy, SPEC, [*earlier, *later])
 
     monkeypatch.setattr(evaluate_module, "evaluate", play)
