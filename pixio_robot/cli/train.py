@@ -158,9 +158,9 @@ def _data_warnings(command: TrainCommand, data: Demonstrations, history: Trainin
     if data.goals and (note := untrained_tasks_warning(data.sources)):
         yield note
     yield from data_warnings(data.sources, command.policy)
-    if command.trials.every and (note := other_scene_note(data.spec, make_env_spec(command.trials.env))):
-        yield f"rollouts during training are in {note}"
     if command.trials.every:
+        if note := other_scene_note(data.spec, make_env_spec(command.trials.env)):
+            yield f"rollouts during training are in {note}"
         actions = data.statistics.actions
         if note := clipped_actions_note(data.spec.action_names, actions.minimum, actions.maximum, command.trials.env):
             yield f"rollouts during training: {note}"

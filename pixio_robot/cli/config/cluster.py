@@ -32,11 +32,15 @@ def launcher_of(words: Sequence[str]) -> str:
     return chosen[-1].partition("=")[2] if chosen else ""
 
 
+def _submits(launcher: str) -> bool:
+    return "slurm" in launcher or "submitit" in launcher
+
+
 def prepare_submission(command: str, words: Sequence[str]) -> list[str]:
     """Overrides of the launcher's settings, to stand before those of the user. Raises UserError if the launcher misses
     something, or if a command that is one process would be started several times. Requires an initialised Hydra."""
     launcher = launcher_of(words)
-    if "slurm" not in launcher and "submitit" not in launcher:
+    if not _submits(launcher):
         return []
     if importlib.util.find_spec("submitit") is None:
         raise UserError(f"hydra/launcher={launcher} needs submitit: pip install 'pixio-robot[slurm]'.")
@@ -58,7 +62,7 @@ def prepare_submission(command: str, words: Sequence[str]) -> list[str]:
 @contextlib.contextmanager
 def submission_errors(launcher: str) -> Iterator[None]:
     """Raise UserError if jobs are refused, or end without a result, and say that jobs go on after Ctrl-C."""
-    if "slurm" not in launcher and "submitit" not in launcher:
+    if not _submits(launcher):
         yield
         return
     from submitit.core.utils import FailedJobError, UncompletedJobError
@@ -74,9 +78,9 @@ def submission_errors(launcher: str) -> Iterator[None]:
             f"{str(error).strip()}\nThe settings of a job are hydra.launcher.partition and others."
         ) from error
     except UncompletedJobError as error:
-        what, log = str(error).strip().splitlines()[:2], str(error).strip().splitlines()[2:]
-        requeued = "If Slurm has requeued it, squeue lists it."
-        raise UserError("\n".join([" ".join([*what, requeued]), *log[:2], *log[2:][-LOG_LINES:]])) from error
+        lines = str(error).strip().splitlines()
+        what = " ".join([*lines[:2], "If Slurm has requeued it, squeue lists it."])
+        raise UserError("\n".join([what, *lines[2:4], *lines[4:][-LOG_LINES:]])) from error
 
 
 def is_cluster_job() -> bool:

@@ -187,8 +187,9 @@ def _sweep(command: str, schema: type, function: Callable[[Any], int], arguments
         if word.startswith("-"):
             raise UserError(f"`{command} -m` has no option {word}; settings are written key=value, without dashes.")
     with _hydra_with_readable_errors(command, schema, words):
-        refuse_code_in_files(command, to_hydra_overrides(command, words))
-        launch = prepare_submission(command, to_hydra_overrides(command, words))
+        overrides = to_hydra_overrides(command, words)
+        refuse_code_in_files(command, overrides)
+        launch = prepare_submission(command, overrides)
     # Hydra's parser accepts its flag only before the overrides. Hydra's own files go next to the results.
     own = [*SWEEP_FILES, f"hydra.job.name={command}"]  # by that name, Slurm lists its jobs
     line = [f"pixio-robot {command}", "-m", *to_hydra_overrides(command, [*own, *launch, *words])]

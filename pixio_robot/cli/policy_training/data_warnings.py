@@ -92,7 +92,7 @@ def _standing_still_warning(store: DemoStore, episodes: Sequence[int], policy: P
     empty otherwise. (With temporal ensembling, earlier predictions for the step move the robot.)"""
     if policy.executed > 1 or policy.ensemble_weight is not None:
         return ""
-    sampled = [episodes[i] for i in np.unique(np.linspace(0, len(episodes) - 1, SAMPLED_EPISODES).astype(int))]
+    sampled = [episodes[index] for index in _evenly_spaced(len(episodes), SAMPLED_EPISODES)]
     state, actions = (np.concatenate([read(one) for one in sampled]) for read in (store.state, store.actions))
     moving = [column for column in actions.T if np.ptp(column) >= CONSTANT_RANGE]
     copies = sum(any(np.array_equal(column, seen) for seen in state.T) for column in moving)
@@ -115,7 +115,7 @@ def _padding_warning(lengths: np.ndarray, policy: PolicyConfig) -> str:
         return ""
     steps = (policy.observation_steps, policy.horizon)
     windows = Windows(lengths, *steps, past_actions=policy.past_actions)
-    sampled = np.unique(np.linspace(0, len(windows) - 1, SAMPLED_WINDOWS).astype(np.int64))
+    sampled = _evenly_spaced(len(windows), SAMPLED_WINDOWS)
     padding = windows.locate(sampled).ignored.mean()
     horizon = median // 2 // HORIZON_MULTIPLE * HORIZON_MULTIPLE or median // 2
     horizon = max(horizon, policy.past_actions + 1)
@@ -126,3 +126,8 @@ def _padding_warning(lengths: np.ndarray, policy: PolicyConfig) -> str:
         f"policy.horizon={policy.horizon} is longer than most episodes (median {median} steps): {padding:.0%} of the "
         f"actions in the windows are padding after the end. Consider {suggestion}."
     )
+
+
+def _evenly_spaced(count: int, most: int) -> np.ndarray:
+    """Up to `most` of the numbers below `count`, int64 (n,)."""
+    return np.unique(np.linspace(0, count - 1, most).astype(np.int64))
