@@ -21,6 +21,7 @@ from policies.normalisation import Normaliser
 from policies.observation_encoder.base import ObservationEncoder
 from policies.observation_encoder.conditioning import Conditioning
 from policies.relative_poses import RELATIVE, RelativePoses, require_relative_range
+from policies.rotations import find_quaternions, normalize_columns
 
 
 class ChunkPolicy(nn.Module, abc.ABC):
@@ -58,6 +59,7 @@ class ChunkPolicy(nn.Module, abc.ABC):
         if config.action_pose_repr == RELATIVE:
             self.relative_actions = RelativePoses.of_actions(spec, statistics.actions)
             action_range = require_relative_range(statistics.relative_actions)
+        self._quaternions = find_quaternions(spec.action_names)
         self.actions = Normaliser(config.action_normalisation, action_range, spec.action_names, config.action_min_std)
 
     @property
@@ -119,7 +121,7 @@ class ChunkPolicy(nn.Module, abc.ABC):
 
     def act(self, observation: Observation, seeds: Sequence[int] | None = None) -> Tensor:
         """Actions (b, n, a) in physical units; with `min_max` normalisation, clamped to the demonstrations' range, and
-        with relative poses to the range of these.
+        with relative poses to the range of these. Quaternions have length 1.
 
         The noise of row i depends on seeds[i] alone; None uses torch's global generator.
         """
@@ -134,9 +136,9 @@ class ChunkPolicy(nn.Module, abc.ABC):
             if chunk_bna.shape != (expected := (len(seen), self.chunk, self.spec.action_dim)):
                 raise self._shape_error("sample", chunk_bna, str(expected))
             actions_bna = self.actions.bounded_inverse(chunk_bna)[:, self.past_actions :]
-            if self.relative_actions is None:
-                return actions_bna
-            return self.relative_actions.from_frame(actions_bna, observation.state[:, -1].float())
+            if self.relative_actions is not None:
+                actions_bna = self.relative_actions.from_frame(actions_bna, observation.state[:, -1].float())
+            return normalize_columns(actions_bna, self._quaternions)
 
     def _shape_error(self, method: str, actual: Tensor, expected: str) -> UserError:
         return UserError(

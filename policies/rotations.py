@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pixio_robot.data.actions.rotations import AXIS_ANGLE, MATRIX, QUATERNION, ROT6D, ROT6D_ROWS
+from pixio_robot.data.actions.pose_columns import find_pose_columns
+from pixio_robot.data.actions.rotations import AXIS_ANGLE, MATRIX, QUATERNION, QUATERNION_WXYZ, ROT6D, ROT6D_ROWS
+from pixio_robot.errors import UserError
 
+QUATERNIONS = (QUATERNION, QUATERNION_WXYZ)
 _TINY = 1e-12
 _DIAGONALS = ((1, -1, -1), (-1, 1, -1), (-1, -1, 1), (1, 1, 1))
 """Signs of the matrix's diagonal in 4x^2, 4y^2, 4z^2, 4w^2 of its quaternion; 1 is added to each."""
@@ -24,7 +27,9 @@ def to_matrices(values: Tensor, form: str) -> Tensor:
     if form == AXIS_ANGLE:
         half = values.norm(dim=-1, keepdim=True) / 2
         return _matrices_from_quaternions(torch.cat([values * torch.sinc(half / torch.pi) / 2, half.cos()], dim=-1))
-    if form == QUATERNION:
+    if form == QUATERNION_WXYZ:
+        values = values.roll(-1, -1)
+    if form in QUATERNIONS:
         return _matrices_from_quaternions(functional.normalize(values, dim=-1))
     pairs = (
         values.unflatten(-1, (3, 3)).transpose(-1, -2)[..., :2, :] if form == MATRIX else values.unflatten(-1, (2, 3))
@@ -46,8 +51,8 @@ def from_matrices(matrices: Tensor, form: str) -> Tensor:
     if form == MATRIX:
         return matrices.flatten(-2)
     quaternions = _quaternions_from_matrices(matrices)
-    if form == QUATERNION:
-        return quaternions
+    if form in QUATERNIONS:
+        return quaternions if form == QUATERNION else quaternions.roll(1, -1)
     axes, w = quaternions[..., :3], quaternions[..., 3:]
     sine = axes.norm(dim=-1, keepdim=True)
     return axes * (2 * torch.atan2(sine, w) / sine.clamp(min=_TINY))
@@ -66,13 +71,30 @@ def rotate_vectors(turn: Tensor, vectors: Tensor) -> Tensor:
 def nearest_representation(values: Tensor, form: str, reference: Sequence[float]) -> Tensor:
     """Of the two ways to write a rotation as a quaternion, or as an axis and an angle of up to a full turn, the one
     nearer to `reference` (k,). Rotations in other forms, which can be written in one way only, stay as they are."""
-    if form not in (QUATERNION, AXIS_ANGLE):
+    if form not in (*QUATERNIONS, AXIS_ANGLE):
         return values
     along = scale_columns(values, reference).sum(-1, keepdim=True)
-    if form == QUATERNION:
+    if form in QUATERNIONS:
         return torch.where(along < 0, -values, values)
     angle = values.norm(dim=-1, keepdim=True).clamp(min=_TINY)
     return torch.where(along / angle < angle - torch.pi, values - 2 * torch.pi * values / angle, values)
+
+
+def find_quaternions(names: Sequence[str]) -> list[slice]:
+    """Where quaternions are among columns with these names."""
+    try:
+        blocks = find_pose_columns(names)
+    except UserError:  # names that resemble a pose but are none: only their author knows what they mean
+        return []
+    return [slice(block.first, block.stop) for block in blocks if block.form in QUATERNIONS]
+
+
+def normalize_columns(columns: Tensor, vectors: Sequence[slice]) -> Tensor:
+    """columns (..., c) with each of `vectors` divided by its length."""
+    columns = columns.clone() if vectors else columns
+    for vector in vectors:
+        columns[..., vector] = functional.normalize(columns[..., vector], dim=-1)
+    return columns
 
 
 def scale_columns(columns: Tensor, factors: Sequence[float]) -> Tensor:

@@ -159,7 +159,7 @@ def test_actions_know_every_name_that_an_import_makes(tmp_path: Path, key: str) 
     source = Path(write_buffer(tmp_path / "umi.zarr", data))
     store = imported(source, tmp_path / "s", actions=list(data), state=list(data))
     edit = convert_actions(store.spec, "delta")
-    is_pose = key in ("eef_pos", "eef_quat", "eef_quat_site", "eef_rot_axis_angle")
+    is_pose = key in ("eef_pos", "eef_quat", "eef_quat_site", "eef_quat_wxyz", "eef_rot_axis_angle")
     assert (f"robot0_{key.replace('eef_', 'eef_delta_')}" in edit.notes[0]) == is_pose
     assert any(f"robot0_{key}" in note for note in edit.notes[1:]) != is_pose
 

@@ -1,11 +1,16 @@
 """Loss, learning and noise of every registered policy."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 
+from pixio_robot.data.stats import Range, Statistics
 from pixio_robot.errors import UserError
 from pixio_robot.types import Batch, Observation
 from policies.bc import BCConfig
+from policies.config import ConditioningConfig
 from policies.diffusion import DiffusionConfig
 from policies.registry import POLICIES, build_policy, get_policy_name, register
 
@@ -66,6 +71,20 @@ def test_sees_where_the_square_is(make, world):
     test = world.windows(64, 99)
     error = (policy.act(test.observation) - test.actions).abs().mean(dim=(0, 1)) / test.actions.std((0, 1))
     assert error.max() < 0.25
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_quaternions_among_the_actions_have_length_1(world, small_config, name):
+    names = ("dx [m]", *(f"eef_quat_wxyz.{axis}" for axis in "wxyz"), "grip")
+    spec, ends = dataclasses.replace(world.spec, action_names=names), np.ones(6)
+    state = world.statistics.state
+    actions = Range(-ends, ends, 0 * ends, 0.6 * ends, -ends, -ends, 0 * ends, ends, ends)
+    config = small_config(name, ConditioningConfig(cameras=[]))
+    policy = build_policy(name, config, spec, Statistics(state, actions), None).eval()
+    acted = policy.act(world.windows(5, seed=0).observation, [1, 2, 3, 4, 5])
+    torch.testing.assert_close(acted[..., 1:5].norm(dim=-1), torch.ones(5, policy.horizon))
+    others = acted[..., [0, 5]].norm(dim=-1)
+    assert not torch.allclose(others, torch.ones_like(others), atol=0.01)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -30,6 +30,7 @@ AXES = {
     "rot_axis_angle": ("xyz", "rad"),
     "quat": ("xyzw", "1"),
     "quat_site": ("xyzw", "1"),
+    "quat_wxyz": ("wxyz", "1"),
     "rot6d": (("xx", "xy", "xz", "yx", "yy", "yz"), "1"),
     "rot6d_rows": (("xx", "xy", "xz", "yx", "yy", "yz"), "1"),
     "matrix": ([a + b for a in "xyz" for b in "xyz"], "1"),
@@ -113,7 +114,9 @@ def statistics_of(state: np.ndarray, actions: np.ndarray, mean: np.ndarray | Non
     return Statistics(span(state), of_actions if mean is None else dataclasses.replace(of_actions, mean=mean))
 
 
-@pytest.mark.parametrize("of_state", ["rot6d", "quat", "quat_site", "rot_axis_angle", "matrix", "rot6d_rows"])
+@pytest.mark.parametrize(
+    "of_state", ["rot6d", "quat", "quat_site", "quat_wxyz", "rot_axis_angle", "matrix", "rot6d_rows"]
+)
 @pytest.mark.parametrize("form", FORMS)
 def test_it_is_the_pose_in_the_grippers_frame_and_comes_back(form, of_state):
     spec = one_arm(form, of_state)

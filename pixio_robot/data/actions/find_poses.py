@@ -16,7 +16,7 @@ from pixio_robot.data.actions.pose_columns import (
     may_belong_to_gripper,
     suggest_names,
 )
-from pixio_robot.data.actions.rotations import AXIS_ANGLE, MATRIX, QUATERNION, ROT6D, ROT6D_ROWS
+from pixio_robot.data.actions.rotations import AXIS_ANGLE, MATRIX, QUATERNION, QUATERNION_WXYZ, ROT6D, ROT6D_ROWS
 from pixio_robot.errors import UserError
 from pixio_robot.types import DemoSpec
 
@@ -57,7 +57,7 @@ def find_state_pose(spec: DemoSpec, of_arm: str, position: bool) -> PoseColumns:
 
     Raises UserError if the state lacks it.
     """
-    forms = [POSITION] if position else [ROT6D, QUATERNION, AXIS_ANGLE, ROT6D_ROWS, MATRIX]
+    forms = [POSITION] if position else [ROT6D, QUATERNION, QUATERNION_WXYZ, AXIS_ANGLE, ROT6D_ROWS, MATRIX]
     candidates = [block for block in find_pose_columns(spec.state_names) if not block.delta and block.form in forms]
     arms = dict.fromkeys(block.arm for block in candidates)
     arm = of_arm.replace("arm", "robot") if of_arm not in arms else of_arm

@@ -15,6 +15,7 @@ COMPONENTS = {
     "eef_pos": ("xyz", "m"),
     "eef_quat": ("xyzw", "1"),
     "eef_quat_site": ("xyzw", "1"),
+    "eef_quat_wxyz": ("wxyz", "1"),
     "eef_rot_axis_angle": ("xyz", "rad"),
     "eef_vel_lin": ("xyz", "m/s"),
     "eef_vel_ang": ("xyz", "rad/s"),

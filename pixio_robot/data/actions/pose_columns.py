@@ -19,6 +19,7 @@ from pixio_robot.data.actions.rotations import (
     AXIS_ANGLE,
     MATRIX,
     QUATERNION,
+    QUATERNION_WXYZ,
     ROT6D,
     ROT6D_ROWS,
     ROTATION_SIZES,
@@ -33,6 +34,7 @@ _AXES = {
     POSITION: "xyz",
     AXIS_ANGLE: "xyz",
     QUATERNION: "xyzw",
+    QUATERNION_WXYZ: "wxyz",
     ROT6D: [f"{column}{axis}" for column in "xy" for axis in "xyz"],
     ROT6D_ROWS: [f"{axis}{column}" for axis in "xy" for column in "xyz"],
     MATRIX: [f"{axis}{column}" for axis in "xyz" for column in "xyz"],
@@ -124,7 +126,10 @@ def find_pose_columns(names: Sequence[str]) -> list[PoseColumns]:
         axes = _AXES[_FORMS[stem["what"]]]
         parts = [_NAME.fullmatch(name) for name in names[column : column + len(axes)]]
         if [part and (part["stem"], part["axis"]) for part in parts] != [(match["stem"], axis) for axis in axes]:
-            raise UserError(f"From {names[column]!r} on, the columns are not {match['stem']}.{', .'.join(axes)}.")
+            other = " (w, x, y, z is named eef_quat_wxyz.)" if match["axis"] == "w" and axes == "xyzw" else ""
+            raise UserError(
+                f"From {names[column]!r} on, the columns are not {match['stem']}.{', .'.join(axes)}.{other}"
+            )
         unit = _UNITS.get(_FORMS[stem["what"]], "1")
         for part in parts:
             if part and part["unit"] not in (None, unit):

@@ -10,12 +10,14 @@ import numpy as np
 
 from pixio_robot.errors import UserError
 
-AXIS_ANGLE, QUATERNION, ROT6D, ROT6D_ROWS, MATRIX = "axis_angle", "quat", "rot6d", "rot6d_rows", "matrix"
-ROTATION_SIZES = {AXIS_ANGLE: 3, QUATERNION: 4, ROT6D: 6, ROT6D_ROWS: 6, MATRIX: 9}
+AXIS_ANGLE, QUATERNION, QUATERNION_WXYZ = "axis_angle", "quat", "quat_wxyz"
+ROT6D, ROT6D_ROWS, MATRIX = "rot6d", "rot6d_rows", "matrix"
+ROTATION_SIZES = {AXIS_ANGLE: 3, QUATERNION: 4, QUATERNION_WXYZ: 4, ROT6D: 6, ROT6D_ROWS: 6, MATRIX: 9}
 """Number of values in each form.
 
-axis_angle: in rad. quat: x, y, z, w as in robosuite and scipy. matrix: row by row. axis_angle and quat have two values
-for each rotation: those of single rotations have a norm of at most pi and w >= 0, those of a trajectory are continuous.
+axis_angle: in rad. quat: x, y, z, w as in robosuite and scipy. quat_wxyz: w, x, y, z as in MuJoCo. matrix: row by row.
+axis_angle and quaternions have two values for each rotation: those of single rotations have a norm of at most pi and
+w >= 0, those of a trajectory are continuous.
 rot6d: the first two columns of the matrix, one after the other (Zhou et al. 2019), as in our environments' states.
 rot6d_rows: its first two rows, as in pytorch3d and therefore in diffusion_policy and UMI.
 """
@@ -32,6 +34,8 @@ def matrices_from_rotations(rotations: np.ndarray, form: str) -> np.ndarray:
     """
     from scipy.spatial.transform import Rotation  # slow to import and not needed for reading settings
 
+    if form == QUATERNION_WXYZ:
+        return matrices_from_rotations(np.roll(rotations, -1, -1), QUATERNION)
     values = rotations.astype(np.float64)
     if form in (ROT6D, ROT6D_ROWS, MATRIX):
         if form == MATRIX:
@@ -52,6 +56,8 @@ def rotations_from_matrices(matrices: np.ndarray, form: str) -> np.ndarray:
     """Rotation matrices (..., 3, 3) -> (..., k) in `form`."""
     from scipy.spatial.transform import Rotation
 
+    if form == QUATERNION_WXYZ:
+        return np.roll(rotations_from_matrices(matrices, QUATERNION), 1, -1)
     shape = (*matrices.shape[:-2], ROTATION_SIZES[form])
     if form == ROT6D:
         return np.swapaxes(matrices, -1, -2)[..., :2, :].reshape(shape)
@@ -74,6 +80,8 @@ def rotations_from_trajectory(matrices_n33: np.ndarray, form: str) -> np.ndarray
     """
     from scipy.spatial.transform import Rotation
 
+    if form == QUATERNION_WXYZ:
+        return np.roll(rotations_from_trajectory(matrices_n33, QUATERNION), 1, -1)
     if form not in (AXIS_ANGLE, QUATERNION) or not len(matrices_n33):
         return rotations_from_matrices(matrices_n33, form)
     quats_n4 = Rotation.from_matrix(matrices_n33).as_quat()

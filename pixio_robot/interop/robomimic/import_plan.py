@@ -86,7 +86,7 @@ def make_import_plan(
     ):
         notes.append(
             f"{', '.join(turns)}: w, x, y, z or x, y, z, w, depending on the version of Isaac Lab, which the file does "
-            "not name; so the columns are numbered (state_names= names them)"
+            "not name; so the columns are numbered (state_names= names them: eef_quat_wxyz.w or eef_quat.x first)"
         )
     spec = dataclasses.replace(
         _make_spec(file, config, exported, bool(rendered), action_key),

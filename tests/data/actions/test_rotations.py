@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 from pixio_robot.data.actions.rotations import (
     MATRIX,
     QUATERNION,
+    QUATERNION_WXYZ,
     ROT6D,
     ROT6D_ROWS,
     ROTATION_SIZES,
@@ -72,6 +73,9 @@ def test_the_forms_are_those_of_the_others() -> None:
     rotation = Rotation.from_matrix(turn)
     np.testing.assert_allclose(np.abs((rotations_from_matrices(turn, QUATERNION) * rotation.as_quat()).sum(-1)), 1)
     assert (rotations_from_matrices(turn, QUATERNION)[:, 3] >= 0).all()
+    np.testing.assert_array_equal(
+        rotations_from_matrices(turn, QUATERNION_WXYZ)[:, [1, 2, 3, 0]], rotations_from_matrices(turn, QUATERNION)
+    )
     np.testing.assert_allclose(
         np.linalg.norm(rotations_from_matrices(turn, "axis_angle"), axis=-1), rotation.magnitude(), atol=1e-9
     )

@@ -211,6 +211,11 @@ def test_what_looks_like_a_pose(name: str, poses: bool, rotations: bool) -> None
             r"look like a pose.*: eef_rot.x \[rad\], eef_rot.y \[rad\]\. ",
         ),
         ({"action_names": ("eef_pos.x [mm]", "eef_pos.y [mm]", "eef_pos.z [mm]")}, {"to": "delta"}, "must be in m"),
+        (
+            {"action_names": tuple(f"eef_quat.{axis}" for axis in "wxyz")},
+            {"rotation": "rot6d"},
+            r"are not eef_quat.x, .y, .z, .w. \(w, x, y, z is named eef_quat_wxyz.\)",
+        ),
         ({"controller": "OSC_POSE absolute in the base's frame"}, {"to": "absolute"}, "not poses in the world"),
     ],
 )
