@@ -7,16 +7,20 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from pixio_robot.cli.policy_training.data_split import DemoSource
+from pixio_robot.data.actions.two_signs import find_two_signs
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.windows import Windows
 from pixio_robot.errors import format_names
 from policies.config import PolicyConfig
 from policies.normalisation import CONSTANT_RANGE
+from policies.relative_poses import RELATIVE
 
 SAMPLED_WINDOWS = 2000
 """Number of evenly spaced windows sampled to estimate the share of padded actions."""
 SAMPLED_EPISODES = 20
 """Number of evenly spaced episodes whose actions are compared with the state."""
+_RARE = 0.01
+"""Rotations with another sign in fewer steps than this do not matter."""
 _SEVERAL = 8
 """A number of actions to execute from each chunk, for a suggestion."""
 HORIZON_MULTIPLE = 8
@@ -30,6 +34,7 @@ def data_warnings(sources: Sequence[DemoSource], policy: PolicyConfig) -> list[s
     warnings += [_held_out_duplicates_warning(source) for source in sources]
     warnings.append(_repeats_warning(used))
     warnings += [_standing_still_warning(source.store, source.training, policy) for source in used]
+    warnings += [_two_signs_warning(source.store, source.training, policy) for source in used]
     lengths = [source.store.lengths[list(source.training)] for source in used]
     return [note for note in [*warnings, _padding_warning(np.concatenate(lengths), policy)] if note]
 
@@ -105,6 +110,23 @@ def _standing_still_warning(store: DemoStore, episodes: Sequence[int], policy: P
         f"in {store.path}, {copies} of the {actions.shape[1]} actions are what the state is at the same step: the "
         "first action of each chunk is where the robot already is, and a policy that executes only that one "
         f"(policy.execute={policy.executed}) stands still: {ways_out}."
+    )
+
+
+def _two_signs_warning(store: DemoStore, episodes: Sequence[int], policy: PolicyConfig) -> str:
+    """Note on rotations that are written in both of their ways; empty otherwise."""
+    if policy.action_pose_repr == RELATIVE:  # a small rotation, which the policy writes in one way
+        return ""
+    sampled = [episodes[index] for index in _evenly_spaced(len(episodes), SAMPLED_EPISODES)]
+    found = list(find_two_signs(store.spec.action_names, np.concatenate([store.actions(one) for one in sampled])))
+    found = [(block, share) for block, share in found if share >= _RARE]
+    if not found:
+        return ""
+    shares = ", ".join(f"{block.stem} (the rarer one in {share:.0%} of the steps)" for block, share in found)
+    return (
+        f"in {store.path}, the same rotations have two signs: {shares}. A policy learns their mean, which is another "
+        f"rotation. Six numbers have one value for each: `pixio-robot data actions {store.path} out=NEW "
+        f"rotation=rot6d`, then data=NEW."
     )
 
 

@@ -3,7 +3,10 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+import pytest
 from demo_data import SPEC, make_episode, make_store
+from scipy.spatial.transform import Rotation
 
 from pixio_robot.cli.policy_training.data_split import DemoSource
 from pixio_robot.cli.policy_training.data_warnings import data_warnings, untrained_tasks_warning
@@ -95,3 +98,27 @@ def test_actions_that_are_the_state_are_told_where_only_the_first_is_executed(tm
     for settings in (PolicyConfig(), PolicyConfig(execute=1, ensemble_weight=0.01)):
         assert data_warnings([trained_on(copied, [0, 1])], settings) == []
     assert data_warnings([trained_on(own, [0, 1])], PolicyConfig(execute=1)) == []
+
+
+@pytest.mark.parametrize("form", ["eef_quat", "eef_quat_wxyz", "eef_axis_angle"])
+def test_rotations_with_two_signs_are_told(tmp_path: Path, form: str) -> None:
+    """A gripper that points down, whose quaternion with w >= 0 flips with the slightest movement."""
+    axes = {"eef_quat": "xyzw", "eef_quat_wxyz": "wxyz", "eef_axis_angle": "xyz"}[form]
+    spec = dataclasses.replace(SPEC, action_names=tuple(f"{form}.{axis}" for axis in axes))
+    stores = {sign: DemoStore.create(tmp_path / sign, spec) for sign in ("two", "one")}
+    for seed in (1, 3):
+        noise = 0.02 * np.random.default_rng(seed).normal(size=(20, 3))
+        turns = Rotation.from_rotvec([np.pi, 0, 0]) * Rotation.from_rotvec(noise)
+        for sign, store in stores.items():
+            quats = turns.as_quat(canonical=True)
+            if sign == "one":
+                quats *= np.sign(quats[:, :1])
+            angle = 2 * np.arccos(quats[:, 3:])
+            rotvecs = quats[:, :3] / np.sin(angle / 2) * angle
+            actions = {"eef_quat": quats, "eef_quat_wxyz": np.roll(quats, 1, -1), "eef_axis_angle": rotvecs}[form]
+            store.append(dataclasses.replace(make_episode(seed, 20), actions=actions.astype(np.float32)))
+    (note,) = data_warnings([trained_on(stores["two"], [0, 1])], PolicyConfig())
+    assert f"in {stores['two'].path}, the same rotations have two signs: {form} (the rarer one in " in note
+    assert note.endswith("out=NEW rotation=rot6d`, then data=NEW.")
+    assert data_warnings([trained_on(stores["one"], [0, 1])], PolicyConfig()) == []
+    assert data_warnings([trained_on(stores["two"], [0, 1])], PolicyConfig(action_pose_repr="relative")) == []
