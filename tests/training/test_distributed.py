@@ -1,6 +1,6 @@
 """Two real processes over gloo against one: the same losses, the same weights, each other's checkpoints.
 
-Started by torchrun, as tasks of srun, and by Hydra's submitit launcher, whose local executor stands in for Slurm.
+Started by torchrun, as tasks of srun, with the variables of other launchers, and by Hydra's submitit launcher, whose local executor stands in for Slurm.
 """
 
 import os
@@ -27,9 +27,10 @@ from pixio_robot.training.distributed.launch import (
     _local_gpu_index,
     join_process_group,
 )
+from pixio_robot.training.distributed.other_launchers import launcher_variables
 from pixio_robot.training.distributed.processes import DelayedMax, DistinctItemCounter, Processes
 from pixio_robot.training.distributed.sharded_files import _clone_shared_tensors
-from pixio_robot.training.distributed.slurm_step import first_host, torch_variables
+from pixio_robot.training.distributed.slurm_step import explain_lone_task, first_host, torch_variables
 
 COMMAND = ["-m", "pixio_robot.cli.main", "pretrain"]
 SETTINGS = [
@@ -654,27 +655,104 @@ def test_only_tasks_of_a_step_join(monkeypatch):
     assert os.environ["WORLD_SIZE"] == "3"
 
 
+def test_a_task_that_was_told_only_a_part_says_that_it_trains_alone():
+    assert explain_lone_task(STEP) == explain_lone_task({}) == ""
+    assert explain_lone_task({"SLURM_JOB_ID": "77", "SLURM_NTASKS": "3", "SLURM_PROCID": "0"}) == ""
+    of_container = {name: value for name, value in STEP.items() if name not in ("SLURM_NODEID", "SLURM_LOCALID")}
+    told = "one of 3 tasks of a Slurm step trains alone, since it was not told SLURM_LOCALID, SLURM_NODEID."
+    assert told in explain_lone_task(of_container)
+    assert explain_lone_task({**of_container, "SLURM_STEP_NUM_TASKS": "1"}) == ""
+
+
+ADDRESS = {"MASTER_ADDR": "first", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({}, {}),
+        (ADDRESS, {}),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, {}),
+        ({"WORLD_SIZE": "4"}, {}),
+        (
+            {"RANK": "1", "WORLD_SIZE": "4"} | ADDRESS,
+            {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"},
+        ),
+        (
+            {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"} | ADDRESS,
+            {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"},
+        ),
+        (
+            {
+                "OMPI_COMM_WORLD_RANK": "3",
+                "OMPI_COMM_WORLD_SIZE": "4",
+                "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+                "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+            }
+            | ADDRESS,
+            {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"},
+        ),
+    ],
+)
+def test_variables_of_other_launchers(environment, told):
+    assert launcher_variables(environment) == told
+
+
+def test_one_of_several_without_an_address_does_not_train_alone():
+    with pytest.raises(UserError, match=r"process 2 of 2 \(.*\), but MASTER_ADDR and MASTER_PORT are not set.*alone"):
+        launcher_variables({"RANK": "1", "WORLD_SIZE": "2"})
+
+
+JOINS = """
+import os, sys
+from pixio_robot.training.distributed.launch import join_process_group
+
+for name in os.environ:
+    if name.startswith(("SLURM_", "SUBMITIT_", "TORCHELASTIC_", "LOCAL_")):
+        del os.environ[name]
+os.environ |= {"RANK": sys.argv[1], "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": sys.argv[3]}
+with join_process_group("cpu") as processes:
+    print(processes.all_gather(processes.rank))
+"""
+
+
+def test_processes_of_any_launcher_join(tmp_path):
+    assert both_say(JOINS, tmp_path, free_port()) == [["[0, 1]"]] * 2
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_tasks_of_srun_train_like_one_process(shards, alone, lab, tmp_path):
-    out = tmp_path / "step"
     variables = STEP | {
         "SLURM_STEP_NODELIST": "localhost",
         "SLURM_STEP_NUM_TASKS": "2",
         "SLURM_STEP_TASKS_PER_NODE": "2",
         "SLURM_NODEID": "0",
-        "MASTER_PORT": free_port(),
-        "OMP_NUM_THREADS": "1",
     }
+    of_ranks = [variables | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank} for rank in "01"]
+    train_like_one_process(of_ranks, shards, alone, lab, tmp_path / "step")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_processes_of_another_launcher_train_like_one_process(shards, alone, lab, tmp_path):
+    variables = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "LOCAL_WORLD_SIZE": "2"}
+    of_ranks = [variables | {"RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+    train_like_one_process(of_ranks, shards, alone, lab, tmp_path / "job")
+
+
+def train_like_one_process(of_ranks: list[dict[str, str]], shards, alone, lab, out: Path) -> None:
+    """Start a process with each of these environments."""
+    common = {"MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
     tasks = [
         subprocess.Popen(
             [sys.executable, *COMMAND, *SETTINGS, f"data=[{shards}]", f"out={out}"],
-            env=os.environ | variables | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+            env=os.environ | common | variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for rank in "01"
+        for variables in of_ranks
     ]
     assert ["10 steps in" in finished(task) for task in tasks] == [True, False]
     assert_close(lab, alone, out)

@@ -1,7 +1,7 @@
 """The process group of a run: joining it at the start and destroying it at the end.
 
 Start several processes with `torchrun --nproc-per-node N -m pixio_robot.cli.main ...`, or as the tasks of a Slurm job,
-with `srun` or through Hydra's submitit launcher.
+with `srun` or through Hydra's submitit launcher, or with any launcher that sets the variables of torch's `env://`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import gc
 import importlib
 import os
 import socket
+import sys
 import traceback
 from collections.abc import Iterator, Mapping
 
@@ -21,8 +22,9 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from pixio_robot.errors import UserError
 from pixio_robot.training.device import can_use_gpu
+from pixio_robot.training.distributed.other_launchers import launcher_variables
 from pixio_robot.training.distributed.processes import Processes, current_processes
-from pixio_robot.training.distributed.slurm_step import has_several_tasks, torch_variables
+from pixio_robot.training.distributed.slurm_step import explain_lone_task, has_several_tasks, torch_variables
 
 DISTRIBUTED_VARIABLES = (
     *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME"),
@@ -42,8 +44,8 @@ def build_device_mesh(device: torch.device) -> DeviceMesh:
 
 @contextlib.contextmanager
 def join_process_group(device: str = "auto") -> Iterator[Processes]:
-    """Join the process group of a launch by torchrun, submitit or srun; otherwise yield a single process. Raises
-    UserError if several processes would have to share a GPU."""
+    """Join the process group of a launch; otherwise yield a single process. Raises UserError if several processes
+    would have to share a GPU."""
     if not _is_distributed_launch():
         yield Processes()
         return
@@ -123,10 +125,12 @@ def _is_distributed_launch() -> bool:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return True
     if "SUBMITIT_EXECUTOR" not in os.environ:
-        if not has_several_tasks(os.environ):
-            return False
-        os.environ.update(torch_variables(os.environ))
-        return True
+        is_task = has_several_tasks(os.environ)
+        variables = torch_variables(os.environ) if is_task else launcher_variables(os.environ)
+        if not variables and (note := explain_lone_task(os.environ)):
+            print(f"pixio-robot: {note}", file=sys.stderr)
+        os.environ.update(variables)
+        return bool(variables)
     import submitit
 
     if submitit.JobEnvironment().num_tasks == 1:

@@ -19,9 +19,26 @@ def has_several_tasks(environment: Mapping[str, str]) -> bool:
     """Whether this process is one of several tasks of a job step, and not the script of a job that has several.
 
     A process that was told only some of the variables, as in a container, cannot find the others: it is on its own."""
-    if not all(environment.get(name) for name in _NEEDED) or _in_interactive_shell(environment):
-        return False
-    return int(environment["SLURM_STEP_NUM_TASKS"]) > 1
+    return _is_one_of_several(environment) and not _missing(environment)
+
+
+def explain_lone_task(environment: Mapping[str, str]) -> str:
+    """A note if this is one of several tasks and was told only some of the variables; otherwise empty."""
+    if not _is_one_of_several(environment) or not (missing := _missing(environment)):
+        return ""
+    return (
+        f"one of {environment['SLURM_STEP_NUM_TASKS']} tasks of a Slurm step trains alone, since it was not told "
+        f"{', '.join(missing)}. RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT would let it join the others."
+    )
+
+
+def _missing(environment: Mapping[str, str]) -> list[str]:
+    return [name for name in _NEEDED if not environment.get(name)]
+
+
+def _is_one_of_several(environment: Mapping[str, str]) -> bool:
+    tasks = environment.get("SLURM_STEP_NUM_TASKS", "")
+    return tasks.isdecimal() and int(tasks) > 1 and not _in_interactive_shell(environment)
 
 
 def _in_interactive_shell(environment: Mapping[str, str]) -> bool:
