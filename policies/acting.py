@@ -32,7 +32,12 @@ class ActingConfig:
 
 
 def apply_acting_config(policy: ChunkPolicy, acting: ActingConfig) -> None:
-    """Apply the overrides to the policy's configuration. Raises UserError if the policy does not support them."""
+    """Apply the overrides to the policy's configuration. Raises UserError if the policy does not support them, or
+    cannot act at all: if it is goal-conditioned and has no goals."""
+    if policy.config.conditioning.goal_dim and not policy.goals:
+        raise UserError(
+            "The policy is goal-conditioned but has no goals: set policy.goals = {task: goal vector} before saving it."
+        )
     if acting.inference_steps is not None:
         set_inference_steps(policy, acting.inference_steps)
     if acting.noise_scale is not None:

@@ -40,8 +40,6 @@ def actor_of(
     apply_acting_config(policy, acting)
     device = policy.actions.offset.device if device is None else device
     if policy.config.conditioning.goal_dim:
-        if not policy.goals:
-            raise UserError("The policy is goal-conditioned but has no goals: set policy.goals = {task: goal vector}.")
         check_task(task, policy.goals, policy.spec.task)
     goal = policy.goals.get(task) if task is not None else None
     return make_chunked_actor(policy, slots, device, goal, acting.noise_seed)

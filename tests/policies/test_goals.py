@@ -4,11 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from pixio_robot.cli.evaluation_target import finished_policy
+from pixio_robot.cli.serve import load_served_policy
 from pixio_robot.errors import UserError
 from pixio_robot.types import Batch, Frame, Observation
+from policies.acting import ActingConfig
 from policies.chunking import ChunkedActor
 from policies.config import ConditioningConfig, DenoiserConfig
 from policies.persistence import load_policy, save_policy
+from policies.player import PolicyPlayer
 from policies.registry import POLICIES, build_policy
 
 GOALS = {"left": [1.0, 0.0, 0.2], "right": [-1.0, 0.5, 0.2]}
@@ -115,3 +119,17 @@ def test_each_episode_may_have_a_goal_of_its_own(world, small_config, batch_size
     np.testing.assert_allclose(acted[0], alone["right"], atol=1e-5)
     np.testing.assert_allclose(acted[1], alone["left"], atol=1e-5)
     assert not np.allclose(acted[0], acted[1])
+
+
+def test_a_policy_without_goals_is_refused_when_it_is_loaded_and_not_at_its_first_call(world, small_config, tmp_path):
+    policy = told(world, small_config, "bc")
+    policy.goals = {}
+    save_policy(tmp_path / "policy", policy)
+    target = finished_policy(str(tmp_path / "policy"), "mine")
+    for load in (
+        lambda: target.make_actor("t", ActingConfig(), 1, torch.device("cpu")),
+        lambda: load_served_policy(str(tmp_path / "policy"), ActingConfig(), "cpu"),
+        lambda: PolicyPlayer(tmp_path / "policy"),
+    ):
+        with pytest.raises(UserError, match="goal-conditioned but has no goals"):
+            load()

@@ -1,6 +1,7 @@
 """Two real processes over gloo against one: the same losses, the same weights, each other's checkpoints.
 
-Started by torchrun, as tasks of srun, with the variables of other launchers, and by Hydra's submitit launcher, whose local executor stands in for Slurm.
+Started by torchrun, as tasks of srun, with the variables of other launchers, and by Hydra's submitit launcher, whose
+local executor stands in for Slurm.
 """
 
 import os
