@@ -96,6 +96,8 @@ def collect(env_config: EnvConfig, config: CollectConfig) -> CollectReport:
         make_env_spec(env_config), source=f"scripted expert, {config.disturbance}; {make_env_spec(env_config).source}"
     )
     store, failed = _open_store(out, spec, env_config, config)
+    if len(store) and (before := store.spec.simulator_version) != (now := spec.simulator_version):
+        print(f"collect: the episodes in {out} are of {before}, and further ones of {now}: they may look different")
     next_seed = max([config.first_seed - 1, *store.seeds, *failed]) + 1
     with (
         Progress(f"collect {env_config.task}", config.episodes, done=len(store)) as progress,

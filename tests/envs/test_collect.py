@@ -161,6 +161,18 @@ def test_a_store_is_not_continued_with_other_settings(played, tmp_path):
     assert config(tmp_path, noise=0.1, mistakes=0.2).disturbance == Disturbance(noise=0.1, mistakes=0.2)
 
 
+def test_a_store_that_goes_on_with_another_simulator_says_so(played, tmp_path, monkeypatch, capsys):
+    collect(BLIND, config(tmp_path / "old", success_only=False, episodes=1))
+    before = make_env_spec(BLIND).simulator_version
+    monkeypatch.setattr("envs.seeded_spec.installed_versions", lambda *packages: "mujoco 99")
+    collect(BLIND, config(tmp_path / "old", success_only=False, episodes=2))
+    told = capsys.readouterr().out
+    assert f"the episodes in {tmp_path / 'old'} are of {before}, and further ones of mujoco 99: they may" in told
+    monkeypatch.undo()
+    collect(BLIND, config(tmp_path / "new", success_only=False, episodes=1))
+    assert "further ones" not in capsys.readouterr().out
+
+
 def test_wrong_numbers_are_named():
     for wrong in ({"out": ""}, {"episodes": 0}, {"noise": -1.0}, {"workers": -1}):
         with pytest.raises(UserError, match=next(iter(wrong))):
