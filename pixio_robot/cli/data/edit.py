@@ -93,12 +93,14 @@ class RenameSettings:
 
 @dataclass(kw_only=True)
 class ResizeSettings:
-    """Resize to `size` x `size` or `height` x `width` pixels. `cameras`: comma-separated names. Default: all."""
+    """Resize to `size` x `size` or `height` x `width` pixels. `cameras`: comma-separated names. Default: all. `fit`:
+    what becomes of images of another aspect ratio: stretch, crop or pad (black borders)."""
 
     out: str = MISSING
     size: int = 0
     height: int = 0
     width: int = 0
+    fit: str = "stretch"
     cameras: list[str] = field(default_factory=list)
 
 
@@ -215,15 +217,16 @@ def rename(arguments: list[str]) -> int:
 
 
 def resize(arguments: list[str]) -> int:
-    from pixio_robot.data.demos.editing.resample import resize_images
+    from pixio_robot.data.demos.editing.resize import resize_images
     from pixio_robot.data.demos.editing.rewrite import open_for_streaming, select_episodes
 
     path, config = parse_one_path("data resize", arguments, ResizeSettings)
     if bool(config.size) == bool(config.height or config.width):
         raise UserError("`data resize` needs size=PIXELS, or height=PIXELS and width=PIXELS.")
     store = open_for_streaming(path)
-    edit = resize_images(store.spec, config.size or config.height, config.size or config.width, config.cameras)
-    return _write(config.out, select_episodes(store, edit=edit))
+    height, width = config.size or config.height, config.size or config.width
+    edit = resize_images(store.spec, height, width, config.cameras, config.fit)
+    return _write(config.out, select_episodes(store, edit=edit), edit.notes)
 
 
 def actions(arguments: list[str]) -> int:

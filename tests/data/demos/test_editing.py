@@ -17,7 +17,8 @@ from pixio_robot.data.actions.merge_steps import MERGE_METHODS
 from pixio_robot.data.demos.editing.filter_expression import COMPARISONS, EXAMPLE, EpisodeProperties, parse_filter
 from pixio_robot.data.demos.editing.merge import find_duplicates, merge_stores
 from pixio_robot.data.demos.editing.rename import SpecOverrides, rename_columns
-from pixio_robot.data.demos.editing.resample import Edit, resize_images, subsample
+from pixio_robot.data.demos.editing.resample import Edit, subsample
+from pixio_robot.data.demos.editing.resize import resize_images
 from pixio_robot.data.demos.editing.rewrite import (
     TASK,
     NewStore,
@@ -278,6 +279,42 @@ def test_resizing_averages_and_intrinsics_follow(tmp_path: Path) -> None:
     blocks = frames.reshape(len(frames), 6, 2, 5, 2, 3).mean((2, 4))
     np.testing.assert_allclose(small.images(0, "front"), blocks, atol=0.51)
     assert np.array_equal(small.images(0, "hand"), store.images(0, "hand"))
+
+
+@pytest.mark.parametrize(
+    ("fit", "said"),
+    [("stretch", "distorted to"), ("crop", "cropped to the shape of"), ("pad", "with black borders in")],
+)
+def test_another_shape_is_said_and_calibration_follows(tmp_path: Path, fit: str, said: str) -> None:
+    """A square of 4 pixels at the right of the centre, which the calibration must find again."""
+    camera = CameraSpec(height=24, width=32, intrinsics=(30.0, 30.0, 18.0, 12.0), fov_y_degrees=43.6)
+    spec = dataclasses.replace(SPEC, cameras={"front": camera})
+    frames = np.full((2, 24, 32, 3), 80, np.uint8)
+    frames[:, 10:14, 18:22] = 255
+    store = DemoStore.create(tmp_path / "s", spec)
+    store.append(dataclasses.replace(make_episode(0, 2), images={"front": frames}))
+    edit = resize_images(spec, 48, 48, fit=fit)
+    assert f"camera front: 24 x 32 px {said} 48 x 48" in edit.notes
+    assert len(edit.notes) == (2 if fit == "stretch" else 1)
+    new = apply(store, edit, tmp_path / "new")
+    image = new.images(0, "front")[0].astype(float)
+    assert image.shape == (48, 48, 3)
+    rows, columns = (np.flatnonzero((image[..., 0] > 180).any(axis)) for axis in (1, 0))
+    fx, fy, cx, cy = new.spec.cameras["front"].intrinsics or ()
+    # Its edges in the camera's directions.
+    for ends, f, c, before in ((columns, fx, cx, (0 / 30, 4 / 30)), (rows, fy, cy, (-2 / 30, 2 / 30))):
+        assert (ends[0] - c) / f == pytest.approx(before[0], abs=1 / f)
+        assert (ends[-1] + 1 - c) / f == pytest.approx(before[1], abs=1 / f)
+    assert (np.ptp(rows) == np.ptp(columns)) == (fit != "stretch")
+    assert (image[0].max() == 0) == (fit == "pad")
+    fov = new.spec.cameras["front"].fov_y_degrees or 0
+    assert np.tan(np.radians(fov) / 2) * fy == pytest.approx(24, rel=0.01)
+    assert resize_images(spec, 12, 16, fit=fit).notes == ()
+
+
+def test_unknown_ways_to_fit_are_refused() -> None:
+    with pytest.raises(UserError, match="Did you mean 'crop'"):
+        resize_images(SPEC, 4, 4, fit="corp")
 
 
 def test_drawn_episodes_are_different_and_repeatable(tmp_path: Path) -> None:
