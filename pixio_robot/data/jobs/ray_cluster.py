@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import os
 import pickle
 import signal
 import sys
@@ -127,11 +128,17 @@ def run_ray_jobs(
 
 @contextlib.contextmanager
 def connect_to_ray() -> Iterator[None]:
-    """The cluster of RAY_ADDRESS, or the one running on this machine, or else a new one of this machine alone."""
+    """The cluster of RAY_ADDRESS, or the one running on this machine, or else a new one of this machine alone.
+
+    Raises UserError if there is no connection to it.
+    """
     connected_here = not ray.is_initialized()
     if connected_here:
-        with _sigterm_kept():
-            ray.init(log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)
+        try:
+            with _sigterm_kept():
+                ray.init(log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise _no_connection(error) from error
     nodes = sum(node["Alive"] for node in ray.nodes())
     log.info("Ray cluster of %d machines with %d cores", nodes, ray.cluster_resources().get("CPU", 0))
     try:
@@ -139,6 +146,21 @@ def connect_to_ray() -> Iterator[None]:
     finally:
         if connected_here:
             ray.shutdown()
+
+
+def _no_connection(error: Exception) -> UserError:
+    address = os.environ.get("RAY_ADDRESS")
+    where = f"to the Ray cluster of RAY_ADDRESS={address}" if address else "to Ray on this machine"
+    # `ray start` of newer releases asks for a token unless told otherwise, but only its own terminal says so.
+    token = (
+        ""
+        if os.environ.get("RAY_AUTH_MODE") == "token"
+        else (
+            " If the head asks for a token (`ray start` tells), set RAY_AUTH_MODE=token on every machine, and copy "
+            "~/.ray/auth_token from the head to them."
+        )
+    )
+    return UserError(f"Cannot connect {where}: {str(error).strip()}.{token}")
 
 
 @contextlib.contextmanager

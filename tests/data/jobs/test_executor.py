@@ -155,6 +155,18 @@ def test_no_jobs(job) -> None:
     assert list(run_tasks(job, [], workers=2)) == []
 
 
+def test_a_cluster_that_cannot_be_reached_is_named_and_tokens_are_mentioned(
+    job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with pytest.raises(UserError, match=r"RAY_ADDRESS=nowhere: .*nowhere.*RAY_AUTH_MODE=token"):
+        list(run_tasks(job, ["a"], executor=Executor.RAY))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with pytest.raises(UserError, match=r"RAY_ADDRESS=nowhere: .*nowhere\.$"):
+        list(run_tasks(job, ["a"], executor=Executor.RAY))
+
+
 @pytest.mark.slow
 def test_accidents_on_a_cluster_of_two_machines_cost_one_job_each(
     job, ray_cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
