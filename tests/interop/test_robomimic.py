@@ -207,6 +207,17 @@ def test_a_shaped_reward_is_no_success(tmp_path: Path) -> None:
     assert imported(write_file(tmp_path / "f.hdf5", change), tmp_path / "s").successes == [False, True] * 2 + [False]
 
 
+@pytest.mark.parametrize("scale", [0.2, 10.0, 1.0, None])
+def test_success_is_a_reward_as_large_as_robosuite_scales_it(tmp_path: Path, scale: float | None) -> None:
+    def change(file: h5py.File) -> None:
+        kwargs = ENV_ARGS["env_kwargs"] | {"reward_scale": scale, "reward_shaping": True}
+        file["data"].attrs["env_args"] = json.dumps(ENV_ARGS | {"env_kwargs": kwargs})
+        for number, name in enumerate(LENGTHS):
+            file[f"data/{name}/rewards"][-1] = (scale or 1) * (1 if number % 2 else 0.5)  # type: ignore[index]
+
+    assert imported(write_file(tmp_path / "f.hdf5", change), tmp_path / "s").successes == [False, True] * 2 + [False]
+
+
 def test_the_reach_of_turns_is_the_controllers_own() -> None:
     for largest, expected in (
         ([0.05, 0.05, 0.1, 0.2, 0.3, 0.4], ["0.05 m", "0.05 m", "0.1 m", "0.2 rad", "0.3 rad", "0.4 rad"]),

@@ -51,6 +51,13 @@ def control_hz(env_args: Mapping[str, Any]) -> float | None:
     return None if rate is None else float(rate)
 
 
+def success_reward(env_args: Mapping[str, Any]) -> float:
+    """The reward that robosuite's tasks return exactly while they are solved: shaped rewards stay below it. It is their
+    `reward_scale`; without one (None), sparse rewards are 1 or more."""
+    scale = env_kwargs(env_args).get("reward_scale")
+    return float(scale) if isinstance(scale, int | float) and scale > 0 else 1.0
+
+
 def simulator_name(env_args: Mapping[str, Any]) -> str:
     if env_args.get("type") == GYM and str(env_args.get("env_name", "")).startswith(_ISAAC):
         return ISAAC_LAB

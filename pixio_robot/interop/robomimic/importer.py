@@ -16,6 +16,7 @@ from pixio_robot.data.demos.editing.rewrite import TASK
 from pixio_robot.errors import UserError
 from pixio_robot.interop.demo_formats import Conversion, import_episodes
 from pixio_robot.interop.hdf5 import read_dataset
+from pixio_robot.interop.robomimic import env_metadata
 from pixio_robot.interop.robomimic.absolute_actions import check_delta_range
 from pixio_robot.interop.robomimic.hdf5_file import RobomimicFile, demo_number
 from pixio_robot.interop.robomimic.import_plan import LANGUAGE, ImportPlan, make_import_plan
@@ -25,9 +26,8 @@ from pixio_robot.interop.robomimic.settings import DEMO, ENV_ARGS, INFO, MASK, I
 from pixio_robot.interop.rounding import RoundingTracker
 from pixio_robot.types import Episode
 
-SUCCESS_REWARD = 1.0
-"""robosuite's tasks return this reward (after scaling) exactly while they are solved; shaped rewards stay below it."""
 _ROUNDING = 1e-6
+"""Relative to the reward of success."""
 
 
 def _no_renderer(image_size: int, render_quality: str) -> StateRenderer:
@@ -134,7 +134,7 @@ class _Reader:
                 f"{self._file.path}: {group.name} has no rewards to derive success from: set success=all (robosuite's "
                 "recorder keeps successful demonstrations only) or success=none."
             )
-        return bool(rewards.max() >= SUCCESS_REWARD - _ROUNDING)
+        return bool(rewards.max() >= env_metadata.success_reward(self._file.env_args) * (1 - _ROUNDING))
 
     def _attribute(self, group: h5py.Group, key: str, default: int | None) -> int | None:
         """A number among the demonstration's attributes; bool included."""
