@@ -96,6 +96,14 @@ def test_inspect_tells_the_numbers(run) -> None:
     )
 
 
+def test_of_a_damaged_store_inspect_tells_what_the_headers_say(run) -> None:
+    next(Path("s/episodes/000001/state").glob("c/*/*")).write_bytes(b"short")
+    code, text = run("inspect s")
+    assert code == 2
+    for word in ("6 episodes (3 successful)", "camera front: 12 x 10 px", "steps per episode", "state is damaged"):
+        assert word in text
+
+
 def test_pauses_are_told_and_cut(run) -> None:
     still = make_episode(1, length=30)
     store = DemoStore.create("slow", SPEC)

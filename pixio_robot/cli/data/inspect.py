@@ -85,8 +85,6 @@ def _print_summary(store: DemoStore, console: Console) -> None:
         f"{len(store)} episodes ({sum(store.successes)} successful), {lengths.sum()} steps; "
         f"shortest {low}, median {middle}, longest {high}"
     )
-    if pauses := describe_pauses(find_pauses(store), int(lengths.sum()), spec.control_hz):
-        console.print(pauses, highlight=False)
     if len(shares := group_episodes_by_task(store)) > 1:
         console.print(_task_table(shares))
     for name, camera in spec.cameras.items():
@@ -99,6 +97,9 @@ def _print_summary(store: DemoStore, console: Console) -> None:
         for count, start, end in zip(counts.tolist(), edges[:-1], edges[1:], strict=True):
             bar = "█" * round(BAR_WIDTH * count / counts.max()) or ("▏" if count else "")
             console.print(f"{start:8.0f} - {end:<6.0f} {bar} {count}", highlight=False)
+    # From here on the arrays are read, which fails in a damaged store.
+    if pauses := describe_pauses(find_pauses(store), int(lengths.sum()), spec.control_hz):
+        console.print(f"\n{pauses}", highlight=False)
     console.print(_statistics_table(store))
 
 
