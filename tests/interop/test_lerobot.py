@@ -276,6 +276,26 @@ def test_timestamps_that_jitter_are_refused_with_the_tolerance_that_takes_them(f
     np.testing.assert_array_equal(jittering, exact)
 
 
+def test_rows_are_put_in_the_order_of_their_frames(foreign: Path, tmp_path: Path) -> None:
+    from pyarrow import Table, parquet
+
+    def imported(name: str) -> tuple[DemoStore, str]:
+        notes = lerobot.import_demos(tmp_path / "le", tmp_path / name, ImportConfig()).notes
+        return DemoStore.open(tmp_path / name), "; ".join(notes)
+
+    shutil.copytree(foreign, tmp_path / "le")
+    expected, notes = imported("before")
+    assert "frame_index" not in notes
+    path = tmp_path / "le/data/chunk-000/file-000.parquet"
+    rows = parquet.read_table(path).to_pylist()
+    rows[1], rows[2] = rows[2], rows[1]
+    parquet.write_table(Table.from_pylist(rows, parquet.read_schema(path)), path)
+    mended, notes = imported("after")
+    assert "the rows of 1 episodes were not in the order of frame_index, and are now" in notes
+    assert mended.spec == expected.spec
+    assert all(same(one, other) for one, other in zip(mended, expected, strict=True))
+
+
 def _edit_info(root: Path, **values: Any) -> None:
     path = root / "meta/info.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))

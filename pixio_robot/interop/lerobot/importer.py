@@ -34,7 +34,7 @@ class _Reader:
         self._mismatch = self._ours and find_mismatch(self._ours.spec, files.features, columns, files.meta.fps)
         if self._mismatch:
             self._ours = None
-        self._forgotten, self._mixed = 0, 0
+        self._forgotten, self._mixed, self._reordered = 0, 0, 0
         self._rounding = RoundingTracker()
         self.spec = self._spec()
 
@@ -70,6 +70,7 @@ class _Reader:
             "seed": record.number,
             "info": {TASK: record.tasks[0]} if len(self._files.tasks) > 1 else {},
         }
+        self._reordered += record.reordered
         self._mixed += len(set(record.tasks)) > 1
         if self._ours is not None:
             stored = self._ours.of(record.number, actions)
@@ -97,6 +98,8 @@ class _Reader:
             notes.append(multi_task_note(count))
         if self._mixed:
             notes.append(f"{self._mixed} episodes have several tasks; only the first is kept")
+        if self._reordered:
+            notes.append(f"the rows of {self._reordered} episodes were not in the order of frame_index, and are now")
         if self._forgotten:
             notes.append(f"{self._forgotten} episodes have changed since {FILE} was written, so it is ignored for them")
         if self._ours is None:

@@ -20,6 +20,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.files import read_json, stays_below
 from pixio_robot.interop.lerobot.features import INFO, Columns
 
+FRAME_INDEX = "frame_index"
 _ROWS = 64
 _DECODED = 128
 """Frames per batch: rows read, and video frames decoded."""
@@ -35,12 +36,14 @@ def recognises(path: Path) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """An episode as stored: values[feature] (n, ...), images[camera] uint8 (n, h, w, 3), one task per step."""
+    """An episode in the order of its frame_index: values[feature] (n, ...), images[camera] uint8 (n, h, w, 3), one task
+    per step. `reordered`: whether its rows were stored in another order."""
 
     number: int
     values: Mapping[str, np.ndarray]
     images: Mapping[str, np.ndarray]
     tasks: list[str]
+    reordered: bool
 
 
 class LeRobotFiles:
@@ -87,7 +90,9 @@ class LeRobotFiles:
         pictures = {key: self.features[key]["dtype"] for key in columns.cameras.values()}
         stored = [key for key, dtype in pictures.items() if dtype == "image"]
         keys = dict.fromkeys([*columns.numbers(), *stored, "timestamp", "task_index", "episode_index"])
+        keys |= dict.fromkeys({FRAME_INDEX} & set(self.features))
         for number, table in enumerate(self._tables(list(keys))):
+            table, reordered = _sort_rows(table)
             values = {
                 key: np.array(table.column(key).to_pylist()) for key in (*columns.numbers(), "timestamp", "task_index")
             }
@@ -98,7 +103,7 @@ class LeRobotFiles:
                 else:
                     images[camera] = self._film(number, key, values["timestamp"].ravel(), tolerance_s)
             tasks = [self._tasks[int(index)] for index in values["task_index"].ravel()]
-            yield Record(number, values, images, tasks)
+            yield Record(number, values, images, tasks, reordered)
 
     def _tables(self, keys: list[str]) -> Iterator[Any]:
         """The rows of each episode in turn. Each file is read once, in small batches."""
@@ -197,6 +202,15 @@ class LeRobotFiles:
                 ) from error
             parts.append(frames.permute(0, 2, 3, 1).contiguous().numpy())
         return np.concatenate(parts)
+
+
+def _sort_rows(table: Any) -> tuple[Any, bool]:
+    """The rows in the order of their frame_index, and whether that is another one."""
+    if FRAME_INDEX not in table.column_names:
+        return table, False
+    order = np.argsort(table.column(FRAME_INDEX).to_numpy(), kind="stable")
+    reordered = bool((np.diff(order) < 0).any())
+    return table.take(order) if reordered else table, reordered
 
 
 def _pixels(image: np.ndarray) -> str:
