@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import zarr
@@ -421,14 +422,107 @@ def test_no_key_leads_out_of_the_folder_that_is_written(tmp_path: Path, key: str
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "data", "..img", "0"]
 
 
-def test_a_recording_of_a_real_robot_is_found_and_its_films_are_told(tmp_path: Path) -> None:
+RATE, FILM_RATE = 10, 30
+
+
+def write_recording(
+    folder: Path, ends: Any = ENDS, film_rate: int = FILM_RATE, cameras: tuple[int, ...] = (0, 2)
+) -> Path:
+    """As diffusion_policy's RealEnv leaves it: the films go on for a while after the last step. Their right half is
+    white, their left half has a grey for each step and camera."""
+    rng, steps = np.random.default_rng(0), ends[-1]
+    starts = [0, *ends[:-1]]
+    times = np.concatenate(
+        [
+            1.67e9 + 60 * n + np.arange(end - start) / RATE
+            for n, (start, end) in enumerate(zip(starts, ends, strict=True))
+        ]
+    )
+    poses = rng.normal(size=(2, steps, 6))
+    data = {"timestamp": times, "action": poses[0], "robot_eef_pose": poses[1], "stage": np.zeros(steps, np.int64)}
+    write_buffer(folder / "replay_buffer.zarr", data, ends)
+    for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        (folder / f"videos/{number}").mkdir(parents=True)
+        for camera in cameras:
+            with av.open(folder / f"videos/{number}/{camera}.mp4", "w") as film:
+                stream: Any = film.add_stream("h264", rate=film_rate)
+                stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+                stream.options = {"crf": "18", "profile": "high"}
+                for frame in range((end - start + 1) * film_rate // RATE):
+                    picture = np.full((32, 64, 3), 255, np.uint8)
+                    picture[:, :32] = grey(start + frame * RATE // film_rate, camera)
+                    film.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+                film.mux(stream.encode())
+    return folder
+
+
+def grey(step: int, camera: int) -> int:
+    return (20 + 15 * step + 10 * camera) % 256
+
+
+@pytest.mark.parametrize("film_rate", [FILM_RATE, RATE])
+@pytest.mark.parametrize("inside", ["", "replay_buffer.zarr"])
+def test_the_films_of_a_real_robot_show_their_steps(tmp_path: Path, film_rate: int, inside: str) -> None:
+    source = write_recording(tmp_path / "push", film_rate=film_rate) / inside
+    assert detect_format(source).NAME == "diffusion_policy"
+    config = ImportConfig(height=16, width=16)
+    outcome = import_demos(source, tmp_path / "s", config)
+    store = DemoStore.open(tmp_path / "s")
+    assert verify_store(store) == []
+    assert (store.spec.task, store.spec.control_hz) == ("push", RATE)
+    assert list(store.spec.cameras) == ["camera_0", "camera_2"]
+    assert store.spec.state_names == tuple(f"robot_eef_pose.{n}" for n in range(6))
+    assert outcome.notes[0] == "left out of data: stage, timestamp"
+    for number, start in enumerate([0, *ENDS[:-1]]):
+        for camera in (0, 2):
+            images = store.images(number, f"camera_{camera}").astype(float)
+            expected = [grey(start + step, camera) for step in range(len(images))]
+            np.testing.assert_allclose(images[:, :, :7].mean((1, 2, 3)), expected, atol=4)
+            # The middle of the film, and not all of it.
+            assert images[:, :, 9:].min() > 235
+    only = imported(source, tmp_path / "one", height=8, width=8, cameras=["camera_2"])
+    assert list(only.spec.cameras) == ["camera_2"]
+
+
+def test_a_film_that_ends_early_shows_its_last_frame_for_a_second(tmp_path: Path) -> None:
+    source, size = write_recording(tmp_path / "push", [30]), {"height": 8, "width": 16}
+    shutil.move(source / "videos", tmp_path / "films")
+    short = write_recording(tmp_path / "short", [22])
+    shutil.move(short / "videos", source / "videos")
+    images = imported(source, tmp_path / "s", **size).images(0, "camera_0").astype(int)
+    assert len(images) == 30
+    assert (images[23:] == images[22]).all()
+    shutil.rmtree(source / "videos")
+    shutil.move(write_recording(tmp_path / "shorter", [15]) / "videos", source / "videos")
+    with pytest.raises(UserError, match="shows 16 of the 30 steps of episode 0, at 10 Hz: is it the film of another"):
+        imported(source, tmp_path / "t", **size)
+
+
+def test_films_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    source, size = write_recording(tmp_path / "push"), {"height": 8, "width": 16}
+    with pytest.raises(UserError, match="set height= and width= of its images"):
+        imported(source, tmp_path / "s")
+    with pytest.raises(UserError, match=r"Unknown camera with a film in .*'camera_1'"):
+        imported(source, tmp_path / "s", **size, cameras=["camera_1"])
+    film = source / "videos/1/2.mp4"
+    film.write_bytes(film.read_bytes()[:500])
+    with pytest.raises(UserError, match=r"1/2\.mp4, the film of camera_2 in episode 1, cannot be used: "):
+        imported(source, tmp_path / "s", **size)
+    film.unlink()
+    with pytest.raises(UserError, match=r"1/2\.mp4, the film of camera_2 in episode 1, cannot be used: .*cameras="):
+        imported(source, tmp_path / "s", **size)
+    assert not (tmp_path / "s").exists()
+    outcome = import_demos(source, tmp_path / "without", ImportConfig(films=False))
+    assert any(f"the films in {source / 'videos'} are not read" in note for note in outcome.notes)
+
+
+def test_other_folders_called_videos_are_no_films(tmp_path: Path) -> None:
     data = {key: values for key, values in arrays().items() if key != "img"}
     write_buffer(tmp_path / "replay_buffer.zarr", data)
-    with pytest.raises(UserError, match=r"is not in a known format, but .*/replay_buffer\.zarr is: import that\."):
-        detect_format(tmp_path)
+    assert detect_format(tmp_path).NAME == "diffusion_policy"
     config = ImportConfig(control_hz=10.0)
     outcome = import_demos(tmp_path / "replay_buffer.zarr", tmp_path / "without", config)
     assert not any("films" in note for note in outcome.notes)
     (tmp_path / "videos").mkdir()
-    outcome = import_demos(tmp_path / "replay_buffer.zarr", tmp_path / "with", config)
+    outcome = import_demos(tmp_path, tmp_path / "with", config)
     assert any(f"the films in {tmp_path / 'videos'} are not read" in note for note in outcome.notes)

@@ -13,6 +13,8 @@ from pixio_robot.errors import UserError
 from pixio_robot.files import stays_below
 
 EPISODE_ENDS = "meta/episode_ends"
+BUFFER = "replay_buffer.zarr"
+"""In the folder of a recording of a real robot, beside its films."""
 _MARKS = tuple(f"{EPISODE_ENDS}/{name}" for name in (".zarray", "zarr.json"))
 _MAX_UNPACKED, _MAX_RATIO = 1 << 30, 100
 """A file of an archive larger than this many bytes is read if it unpacks to at most this multiple of its size."""
@@ -96,9 +98,9 @@ def archive_prefix(names: set[str]) -> str | None:
 
 
 def recognises(path: Path) -> bool:
-    """Whether a folder or an archive contains `meta/episode_ends`."""
+    """Whether a folder or an archive contains `meta/episode_ends`, or a folder a buffer that does."""
     if path.is_dir():
-        return any((path / mark).is_file() for mark in _MARKS)
+        return any((folder / mark).is_file() for folder in (path, path / BUFFER) for mark in _MARKS)
     if not path.is_file() or not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:

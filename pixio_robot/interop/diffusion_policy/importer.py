@@ -13,6 +13,8 @@ import numpy as np
 from pixio_robot.data.actions.named_columns import column_names, group_columns_by_key, override_names
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.interop.demo_formats import Conversion, import_episodes
+from pixio_robot.interop.diffusion_policy.container import BUFFER
+from pixio_robot.interop.diffusion_policy.films import Films, films_folder, recorded_hz
 from pixio_robot.interop.diffusion_policy.replay_buffer import ReplayBuffer
 from pixio_robot.interop.diffusion_policy.settings import INFOS, SPEC, ImportConfig
 from pixio_robot.interop.diffusion_policy.zarr_arrays import ArrayReader
@@ -21,14 +23,13 @@ from pixio_robot.types import UNKNOWN, CameraSpec, DemoSpec, Episode
 
 STATE, ACTION, REWARD = "state", "action", "reward"
 _ROBOT = "robot"
-VIDEOS = "videos"
-"""Beside the buffer of a real robot: a folder for each episode, with a film of each camera."""
 _OF_THE_EPISODE = ("_demo_start_pose", "_demo_end_pose")
 """UMI repeats both at every step. A policy cannot know in advance where an episode will end."""
 
 
 def import_demos(source: Path, out: Path, config: ImportConfig) -> Conversion:
     """Import the buffer. Raises UserError for an invalid store or settings, and then writes nothing."""
+    source = source / BUFFER if (source / BUFFER).is_dir() else source
     with ReplayBuffer(source, fill_missing=config.fill_missing) as buffer:
         return import_episodes(_Reader(buffer, config), len(buffer), out)
 
@@ -40,7 +41,11 @@ class _Reader:
         self._buffer, self._config = buffer, config
         self._attributes = buffer.attributes()
         written = _written_spec(buffer, self._attributes)
-        self._cameras = self._camera_keys(written)
+        has_images = written is not None or any(map(_are_images, buffer.arrays.values()))
+        self._films_folder = None if has_images else films_folder(buffer)
+        self._recorded_hz = recorded_hz(buffer) if self._films_folder else 0.0
+        self._films = self._open_films()
+        self._cameras = self._camera_keys(written) if self._films is None else list(self._films.cameras)
         self._state = config.state or self._state_keys(written)
         self._actions = config.actions or self._action_keys()
         self.spec = self._spec(written)
@@ -59,12 +64,12 @@ class _Reader:
         left_out = sorted(set(self._buffer.arrays) - used)
         notes = [f"left out of data: {', '.join(left_out)}"] if left_out else []
         if not self._cameras and not self._written:
-            videos = self._buffer.path.absolute().parent / VIDEOS
             notes.append(
                 "no array contains images, (n, height, width, 3) or uint8 (n, 3, height, width), so the store has no "
-                "cameras" + (f"; the films in {videos} are not read" if videos.is_dir() else "")
+                "cameras" + (f"; the films in {self._films_folder} are not read" if self._films_folder else "")
             )
-        if turned := [key for key in self._cameras if _channels_first(self._buffer.array(key).shape)]:
+        stored = () if self._films else self._cameras
+        if turned := [key for key in stored if _channels_first(self._buffer.array(key).shape)]:
             notes.append(f"images stored as (n, 3, height, width), transposed: {', '.join(turned)}")
         notes += self._rounding.notes()
         if self._rounded_images:
@@ -87,7 +92,7 @@ class _Reader:
             else np.zeros(stop - start, np.float32)
         )
         return Episode(
-            images={key: self._images(key, self._rows(key, start, stop)) for key in self._cameras},
+            images={key: self._pictures(key, number, start, stop) for key in self._cameras},
             state=self._joined(self._state, start, stop)[:, self._order],
             actions=self._joined(self._actions, start, stop),
             rewards=rewards,
@@ -95,6 +100,11 @@ class _Reader:
             seed=number if self._seeds is None else int(self._seeds[number]),
             info=self._infos[number],
         )
+
+    def _pictures(self, key: str, number: int, start: int, stop: int) -> np.ndarray:
+        if self._films is not None:
+            return self._films.images(number, key, stop - start)
+        return self._images(key, self._rows(key, start, stop))
 
     def _rows(self, key: str, start: int, stop: int) -> np.ndarray:
         return self._buffer.array(key).rows(start, stop)
@@ -143,6 +153,12 @@ class _Reader:
         if not np.array_equal(pixels, scaled):
             self._rounded_images.add(key)
         return pixels
+
+    def _open_films(self) -> Films | None:
+        config, hz = self._config, self._recorded_hz or self._config.control_hz
+        if self._films_folder is None or not config.films or not hz:  # without a rate, an error follows
+            return None
+        return Films.open(self._films_folder, config, hz)
 
     def _camera_keys(self, written: DemoSpec | None) -> list[str]:
         keys = self._config.cameras or (list(written.cameras) if written else [])
@@ -197,18 +213,19 @@ class _Reader:
 
     def _spec(self, written: DemoSpec | None) -> DemoSpec:
         config, path = self._config, self._buffer.path
+        recorded = path.absolute().parent.name if path.name == BUFFER else ""
         spec = written or DemoSpec(
-            task=path.name.split(".")[0],
+            task=recorded or path.name.split(".")[0],
             robot=UNKNOWN,
             simulator=UNKNOWN,
             simulator_version=UNKNOWN,
             controller=UNKNOWN,
-            control_hz=0.0,
+            control_hz=self._recorded_hz,
             cameras={},
             state_names=(),
             action_names=(),
             render_quality=UNKNOWN,
-            source=f"diffusion_policy: {path.name}",
+            source=f"diffusion_policy: {recorded or path.name}",
         )
         settings = ("task", "robot", "controller", "control_hz", "source", "licence")
         given: dict[str, Any] = {
@@ -227,6 +244,8 @@ class _Reader:
         )
 
     def _camera(self, key: str) -> CameraSpec:
+        if self._films is not None:
+            return CameraSpec(height=self._films.height, width=self._films.width)
         shape = self._buffer.array(key).shape
         height, width = shape[2:] if _channels_first(shape) else shape[1:3]
         return CameraSpec(height=height, width=width)

@@ -18,7 +18,8 @@ WHITES = (0.0, 1.0, 255.0)
 @dataclass(kw_only=True)
 class ImportConfig:
     """control_hz: required, because the format does not store it.
-    cameras: keys of `data`; default all image arrays.
+    cameras: keys of `data`; default all image arrays. Of films (videos/EPISODE/0.mp4): camera_0 and so on.
+    films: read the films beside a buffer without images. height, width: the size of the images made of them.
     state: keys of `data` or single columns (`state.0`), concatenated; default `state`, else keys starting with `robot`.
     actions: keys of `data` or single columns, concatenated in this order; default `action`.
     rewards: key of the rewards; default `reward` if there is one, else all rewards are 0.
@@ -30,6 +31,9 @@ class ImportConfig:
 
     control_hz: float = 0.0
     cameras: list[str] = field(default_factory=list)
+    films: bool = True
+    height: int = 0
+    width: int = 0
     state: list[str] = field(default_factory=list)
     actions: list[str] = field(default_factory=list)
     rewards: str = ""

@@ -31,16 +31,17 @@ def resize_images(spec: DemoSpec, height: int, width: int, cameras: Sequence[str
     for camera in cameras:
         if camera not in spec.cameras:
             raise unknown_name("camera", camera, spec.cameras)
-    windows = {name: _find_window(spec.cameras[name], height, width, fit) for name in cameras or spec.cameras}
+    sizes = {name: (spec.cameras[name].height, spec.cameras[name].width) for name in cameras or spec.cameras}
+    windows = {name: _find_window(size, height, width, fit) for name, size in sizes.items()}
 
     def change(episode: Episode) -> Episode:
         images = {
-            camera: _resample(_cut(frames, *windows[camera]), height, width) if camera in windows else frames
+            camera: fit_images(frames, height, width, fit) if camera in windows else frames
             for camera, frames in episode.images.items()
         }
         return dataclasses.replace(episode, images=images)
 
-    sizes = {
+    adapted = {
         name: _adapt_calibration(camera, windows[name], height, width) if name in windows else camera
         for name, camera in spec.cameras.items()
     }
@@ -51,15 +52,21 @@ def resize_images(spec: DemoSpec, height: int, width: int, cameras: Sequence[str
     ]
     if notes and fit == STRETCH:
         notes.append("fit=crop and fit=pad keep the shape of things")
-    return Edit(dataclasses.replace(spec, cameras=sizes), change, tuple(notes))
+    return Edit(dataclasses.replace(spec, cameras=adapted), change, tuple(notes))
 
 
-def _find_window(camera: CameraSpec, height: int, width: int, fit: str) -> tuple[int, int]:
+def fit_images(frames: np.ndarray, height: int, width: int, fit: str) -> np.ndarray:
+    """Frames uint8 (n, h, w, 3) as (n, height, width, 3), without aliasing."""
+    window = _find_window((frames.shape[1], frames.shape[2]), height, width, fit)
+    return _resample(_cut(frames, *window), height, width)
+
+
+def _find_window(size: tuple[int, int], height: int, width: int, fit: str) -> tuple[int, int]:
     """Height and width of the part of the image, around its centre, that becomes the new one; to be padded, it is
     larger than the image."""
     if fit == STRETCH:
-        return camera.height, camera.width
-    factors = (camera.height / height, camera.width / width)
+        return size
+    factors = (size[0] / height, size[1] / width)
     factor = min(factors) if fit == CROP else max(factors)
     return max(round(height * factor), 1), max(round(width * factor), 1)
 
