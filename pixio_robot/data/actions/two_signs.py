@@ -11,8 +11,9 @@ from pixio_robot.data.actions.pose_columns import PoseColumns, find_pose_columns
 from pixio_robot.data.actions.rotations import AXIS_ANGLE, QUATERNION, QUATERNION_WXYZ
 from pixio_robot.errors import UserError
 
-_NEAR = 0.5
-"""Only rotations within 120 degrees of the usual one count: farther ones are as near to its negative."""
+_NEAR = np.cos(np.radians(60) / 2)
+"""Only rotations within 60 degrees of the usual one count: any two of them are nearer to each other with equal signs
+than with opposite ones."""
 
 
 def find_two_signs(names: Sequence[str], actions: np.ndarray) -> Iterator[tuple[PoseColumns, float]]:

@@ -17,7 +17,7 @@ WHITES = (0.0, 1.0, 255.0)
 
 @dataclass(kw_only=True)
 class ImportConfig:
-    """control_hz: required, because the format does not store it.
+    """control_hz: required, because the format does not store it (with films, the time stamps do).
     cameras: keys of `data`; default all image arrays. Of films (videos/EPISODE/0.mp4): camera_0 and so on.
     films: read the films beside a buffer without images. height, width: the size of the images made of them.
     state: keys of `data` or single columns (`state.0`), concatenated; default `state`, else keys starting with `robot`.

@@ -122,3 +122,15 @@ def test_rotations_with_two_signs_are_told(tmp_path: Path, form: str) -> None:
     assert note.endswith("out=NEW rotation=rot6d`, then data=NEW.")
     assert data_warnings([trained_on(stores["one"], [0, 1])], PolicyConfig()) == []
     assert data_warnings([trained_on(stores["two"], [0, 1])], PolicyConfig(action_pose_repr="relative")) == []
+
+
+def test_different_rotations_have_no_common_sign(tmp_path: Path) -> None:
+    """Two poses 170 degrees apart: whether their quaternions point to the same side means nothing."""
+    spec = dataclasses.replace(SPEC, action_names=tuple(f"eef_quat.{axis}" for axis in "xyzw"))
+    store = DemoStore.create(tmp_path / "s", spec)
+    near, far = [np.sin(0.3), 0, 0, np.cos(0.3)], [-np.sin(1.3), 0, 0, np.cos(1.3)]
+    assert np.dot(near, far) < 0
+    for seed in (1, 3):
+        actions = np.array([near] * 10 + [far] * 10) + 0.01 * np.random.default_rng(seed).normal(size=(20, 4))
+        store.append(dataclasses.replace(make_episode(seed, 20), actions=actions.astype(np.float32)))
+    assert data_warnings([trained_on(store, [0, 1])], PolicyConfig()) == []
