@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import wire
+from batch_of_one import play_as_single
 from package_versions import version_of
 
 _DIE_WITH_PARENT = 1
@@ -35,7 +36,7 @@ class Server:
             importlib.import_module(module)
         _seed(0)
         api = _find_api(name)
-        self._env = _make(api, name, settings, horizon)
+        self._env = play_as_single(_make(api, name, settings, horizon))
         spec, metadata = self._env.spec, dict(self._env.metadata or {})
         packages = metadata.get("packages") or [type(self._env.unwrapped).__module__.partition(".")[0]]
         return {

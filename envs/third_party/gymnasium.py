@@ -8,9 +8,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from envs.hosted.batch_of_one import play_as_single
 from envs.third_party.base import ThirdPartyImageEnv, ThirdPartyMujocoEnv
 from envs.third_party.gymnasium_images import PICTURES_KEY, RENDER_MODE, GymnasiumImages
-from envs.third_party.gymnasium_mujoco import GymnasiumMujoco, has_mujoco_model
+from envs.third_party.gymnasium_mujoco import NO_TIME_LIMIT, GymnasiumMujoco, has_mujoco_model
 from envs.third_party.spaces import ObservationLayout
 from pixio_robot.errors import UserError
 
@@ -52,7 +53,8 @@ def wrap_gymnasium_env(
 
 def _make(task: str, name: str, settings: Mapping[str, Any]) -> gymnasium.Env:
     try:
-        return gymnasium.make(name, max_episode_steps=-1, disable_env_checker=True, **settings)
+        env = gymnasium.make(name, max_episode_steps=NO_TIME_LIMIT, disable_env_checker=True, **settings)
+        return play_as_single(env)
     except (gymnasium.error.Error, TypeError, ValueError) as error:
         how = f" with make={dict(settings)}" if settings else ""
         raise UserError(f"Gymnasium cannot make {task}{how}: {error}") from error

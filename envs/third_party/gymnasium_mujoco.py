@@ -18,13 +18,16 @@ from envs.third_party.spaces import action_metadata, is_success, unflatten_actio
 
 _CHECKING_WRAPPERS = (gymnasium.wrappers.OrderEnforcing, gymnasium.wrappers.PassiveEnvChecker)
 """Wrappers that do not change the environment's behaviour."""
+NO_TIME_LIMIT = 2**31 - 1
+"""`max_episode_steps` in place of that of the registration. Gymnasium has -1 for this, but ManiSkill, which replaces
+Gymnasium's wrapper by its own, then ends every episode after a step."""
 
 
 def has_mujoco_model(env: gymnasium.Env) -> bool:
     """Whether it is built like Gymnasium's own MuJoCo environments, with a model, its data, a time step and an
     observation function, and no wrapper changes its observations, actions, rewards or termination."""
     inner: Any = env
-    while type(inner) in _CHECKING_WRAPPERS:
+    while type(inner) in _CHECKING_WRAPPERS or _never_ends(inner):
         inner = inner.env
     return (
         inner is env.unwrapped
@@ -33,6 +36,10 @@ def has_mujoco_model(env: gymnasium.Env) -> bool:
         and hasattr(inner, "dt")
         and hasattr(inner, "_get_obs")
     )
+
+
+def _never_ends(env: Any) -> bool:
+    return type(env) is gymnasium.wrappers.TimeLimit and env._max_episode_steps == NO_TIME_LIMIT
 
 
 def _element_names(space: gymnasium.Space, prefix: str) -> list[str]:

@@ -1,15 +1,18 @@
 """An environment as somebody else may have it, painted by numpy: a dot that is to be pushed onto a target.
 
 `gymnasium:painted:painted/Dot-v0` shows two pictures of two sizes and numbers in its observation, `Plain-v0` numbers
-alone and what `render()` draws. `wind` moves the dot as well: from numpy's global generator (`global`), from the clock
+alone and what `render()` draws. `Worlds-v0` is `Dot-v0` as simulators of many worlds give it. `wind` moves the dot as well: from numpy's global generator (`global`), from the clock
 (`clock`), or by what earlier episodes left behind (`remembered`).
 """
 
+import sys
 import time
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import WrapperSpec
+from gymnasium.vector.utils import batch_space
 
 SPEED, NEAR = 0.05, 0.1
 
@@ -70,6 +73,68 @@ class Dot(gymnasium.Env):
         return self._picture(20, 30)
 
 
+class OnDevice:
+    """A batch like a tensor on a GPU, which NumPy cannot read."""
+
+    def __init__(self, values):
+        self._values = np.asarray(values)[None]
+
+    def cpu(self):
+        return self._values
+
+    def __bool__(self):
+        return bool(self._values)
+
+    def __float__(self):
+        return float(self._values[0])
+
+
+def on_device(part):
+    return {key: on_device(each) for key, each in part.items()} if isinstance(part, dict) else OnDevice(part)
+
+
+class Worlds(Dot):
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    control_freq, robot_uids, control_mode = 10, "dot", "delta"
+
+    def __init__(self, render_mode=None, num_envs=1, **settings):
+        super().__init__(render_mode, **settings)
+        self.num_envs = num_envs
+        self.single_action_space, self.single_observation_space = self.action_space, self.observation_space
+        self.observation_space = batch_space(self.observation_space, num_envs)
+
+    def reset(self, *, seed=None, options=None):
+        return on_device(super().reset(seed=seed)[0]), {}
+
+    def step(self, action):
+        *result, info = super().step(action)
+        return (*(on_device(part) for part in result), on_device(info))
+
+    def render(self):
+        return OnDevice(super().render())
+
+
+class OwnTimeLimit(gymnasium.Wrapper):
+    """ManiSkill's, in place of Gymnasium's: it looks into the call of `make` for what to replace its own by."""
+
+    def __init__(self, env, steps):
+        super().__init__(env)
+        asked = sys._getframe(1).f_locals["max_episode_steps"]
+        self._limit, self._steps = steps if asked is None else asked, 0
+
+    def step(self, action):
+        self._steps += 1
+        observation, reward, terminated, _, info = self.env.step(action)
+        return observation, reward, terminated, self._steps >= self._limit, info
+
+
 gymnasium.register("painted/Dot-v0", entry_point=Dot, max_episode_steps=40)
 gymnasium.register("painted/Plain-v0", entry_point=Dot, max_episode_steps=40, kwargs={"seen": False})
 gymnasium.register("painted/Robot-v0", entry_point=Dot, nondeterministic=True)
+gymnasium.register("painted/Worlds-v0", entry_point=Worlds, max_episode_steps=40)
+gymnasium.register(
+    "painted/Limited-v0",
+    entry_point=Dot,
+    max_episode_steps=3,
+    additional_wrappers=(WrapperSpec("OwnTimeLimit", "painted:OwnTimeLimit", {"steps": 3}),),
+)

@@ -26,7 +26,7 @@ from pixio_robot.errors import UserError
 from pixio_robot.evaluation.rollout import run_episodes
 from pixio_robot.types import UNSEEDED
 
-DOT, PLAIN = (f"gymnasium:painted:painted/{name}-v0" for name in ("Dot", "Plain"))
+DOT, PLAIN, WORLDS = (f"gymnasium:painted:painted/{name}-v0" for name in ("Dot", "Plain", "Worlds"))
 
 
 def hosted(task=DOT, **settings) -> EnvConfig:
@@ -77,6 +77,21 @@ def test_episodes_and_spec_are_those_of_our_own_python(made, task, make) -> None
         assert all(np.array_equal(image, other.images[name]) for name, image in one.images.items())
     camera = next(iter(there.spec.cameras))
     assert np.array_equal(there.render(camera), here.render(camera))
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["observed", "rendered"])
+@pytest.mark.parametrize("python", ["", sys.executable], ids=["ours", "theirs"])
+def test_a_batch_of_one_on_a_device_is_played_as_a_single_environment(made, python, seen) -> None:
+    batch, single = (made(EnvConfig(task=task, python=python, make={"seen": seen})) for task in (WORLDS, DOT))
+    assert (batch.spec.state_names, batch.spec.cameras) == (single.spec.state_names, single.spec.cameras)
+    assert (batch.spec.robot, batch.spec.controller, batch.spec.control_hz) == ("dot", "delta", 10)
+    for (one, reward), (other, same) in zip(play(batch, 4), play(single, 4), strict=True):
+        assert reward == same
+        assert np.array_equal(one.state, other.state)
+        assert one.images.keys() == other.images.keys()
+        assert all(np.array_equal(image, other.images[name]) for name, image in one.images.items())
+    with pytest.raises(UserError, match="simulates 3 worlds at once.*num_envs=1"):
+        make_env_spec(EnvConfig(task=WORLDS, python=python, make={"num_envs": 3}))
 
 
 @pytest.mark.slow

@@ -50,6 +50,15 @@ def test_pictures_and_numbers_are_those_of_its_observation(made):
     assert env.step(actions(1)[0], render=False).frame.images == {}
 
 
+@pytest.mark.parametrize("horizon", [None, 5])
+def test_a_time_limit_of_its_own_is_replaced_by_the_horizon(made, horizon):
+    env = made(EnvConfig(task="gymnasium:painted:painted/Limited-v0", cameras=[], horizon=horizon))
+    env.reset(0)
+    steps = (horizon or 3) - 1
+    assert [env.step(np.zeros(2)).done for _ in range(steps)] == [False] * steps
+    assert env.step(np.zeros(2)).done
+
+
 def test_without_pictures_in_it_render_is_the_camera(made):
     env, theirs = made(EnvConfig(task=PLAIN)), gymnasium.make("painted/Plain-v0", render_mode="rgb_array")
     frame, (observation, _) = env.reset(5), theirs.reset(seed=5)
