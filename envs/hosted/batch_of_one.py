@@ -51,8 +51,8 @@ class BatchOfOne:
 
 
 def _describe(env: Any) -> dict[str, Any]:
-    """What ManiSkill says of itself in attributes, as metadata: with another `control_mode`, the same numbers would move
-    another way."""
+    """What ManiSkill says of itself in attributes, as metadata: with another `control_mode`, the same numbers would
+    move the robot elsewhere."""
     attributes = {"robot": "robot_uids", "controller": "control_mode", "render_fps": "control_freq"}
     found = {key: getattr(env, attribute, None) for key, attribute in attributes.items()}
     return {key: value for key, value in found.items() if isinstance(value, (str, int))}

@@ -21,6 +21,7 @@ import numpy as np
 import wire
 from batch_of_one import play_as_single
 from package_versions import version_of
+from success import is_success
 
 _DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux, for which the parent is a thread."""
@@ -65,7 +66,7 @@ class Server:
             "observation": observation,
             "reward": float(reward),
             "over": any(bool(end) for end in ends),
-            "info": {key: bool(info[key]) for key in ("is_success", "success") if key in info},
+            "success": is_success(info),
         }
 
     def render(self) -> np.ndarray:

@@ -19,8 +19,9 @@ import gymnasium
 import numpy as np
 
 from envs.hosted.package_versions import version_of
+from envs.hosted.success import is_success
 from envs.third_party.base import FRONT_CAMERA, EnvMetadata
-from envs.third_party.spaces import ObservationLayout, action_metadata, check_image, is_success, unflatten_action
+from envs.third_party.spaces import ObservationLayout, action_metadata, check_image, unflatten_action
 from pixio_robot.errors import UserError
 from pixio_robot.types import OF_THE_TASK, Frame
 

@@ -13,8 +13,9 @@ import mujoco
 import numpy as np
 
 from envs.hosted.package_versions import version_of
+from envs.hosted.success import is_success
 from envs.third_party.base import EnvMetadata
-from envs.third_party.spaces import action_metadata, is_success, unflatten_action
+from envs.third_party.spaces import action_metadata, unflatten_action
 
 _CHECKING_WRAPPERS = (gymnasium.wrappers.OrderEnforcing, gymnasium.wrappers.PassiveEnvChecker)
 """Wrappers that do not change the environment's behaviour."""
@@ -50,8 +51,7 @@ def _element_names(space: gymnasium.Space, prefix: str) -> list[str]:
 
 
 class GymnasiumMujoco:
-    """See `ThirdPartyMujocoEnv`. The state is the flattened observation; success is `is_success` or `success` in
-    `info`."""
+    """See `ThirdPartyMujocoEnv`. The state is the flattened observation; see `is_success`."""
 
     def __init__(self, env: gymnasium.Env) -> None:
         """env: an environment for which `has_mujoco_model` is true."""

@@ -145,7 +145,7 @@ class HostedEnv(gymnasium.Env):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         result = self._request("step", action=np.asarray(action))
-        return result["observation"], result["reward"], result["over"], False, result["info"]
+        return result["observation"], result["reward"], result["over"], False, {"success": result["success"]}
 
     def render(self) -> Any:
         return self._request("render")

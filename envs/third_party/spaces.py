@@ -1,8 +1,8 @@
-"""Conversion of Gymnasium observations and actions: images, vectors, unsupported parts, and the success flag."""
+"""Conversion of Gymnasium observations and actions: images, vectors and unsupported parts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -83,11 +83,6 @@ def unflatten_action(space: Space, numbers: np.ndarray) -> np.ndarray:
     """A flat vector, converted to the dtype and shape of a Box."""
     assert isinstance(space, spaces.Box)
     return numbers.astype(space.dtype).reshape(space.shape)
-
-
-def is_success(info: Mapping[str, Any]) -> bool:
-    """Success as reported by the environment."""
-    return bool(info.get("is_success", info.get("success", False)))
 
 
 def _iterate_parts(space: Space, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:

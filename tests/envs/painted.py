@@ -1,7 +1,8 @@
 """An environment as somebody else may have it, painted by numpy: a dot that is to be pushed onto a target.
 
 `gymnasium:painted:painted/Dot-v0` shows two pictures of two sizes and numbers in its observation, `Plain-v0` numbers
-alone and what `render()` draws. `Worlds-v0` is `Dot-v0` as simulators of many worlds give it. `wind` moves the dot as well: from numpy's global generator (`global`), from the clock
+alone and what `render()` draws. `Worlds-v0` is `Dot-v0` as simulators of many worlds give it, `Limited-v0` one with a
+time limit of its own. `wind` moves the dot as well: from numpy's global generator (`global`), from the clock
 (`clock`), or by what earlier episodes left behind (`remembered`).
 """
 
@@ -21,7 +22,8 @@ class Dot(gymnasium.Env):
     # `packages`, because finding the version of what no package holds takes each process most of a second.
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10, "packages": ["numpy"]}  # noqa: RUF012
 
-    def __init__(self, render_mode=None, seen=True, width=32, wind=""):
+    def __init__(self, render_mode=None, seen=True, width=32, wind="", reports="success"):
+        self._reports = reports
         self.render_mode, self._seen, self._width, self._wind, self._left = render_mode, seen, width, wind, 0.0
         self._depth = np.ones((24, width, 1), np.float32)
         numbers = spaces.Box(0.0, 1.0, (2,), np.float32)
@@ -64,7 +66,7 @@ class Dot(gymnasium.Env):
         self._pos = np.clip(self._pos + SPEED * np.asarray(action) + 0.01 * winds.get(self._wind, lambda: 0)(), 0, 1)
         distance = float(np.linalg.norm(self._pos - self._target))
         success = distance < NEAR
-        return self._observation(), -distance, success, False, {"success": success}
+        return self._observation(), -distance, success, False, {self._reports: success}
 
     def _blow(self):
         return self._left

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import painted
 import pytest
 
 import envs.hosted
@@ -90,8 +91,19 @@ def test_a_batch_of_one_on_a_device_is_played_as_a_single_environment(made, pyth
         assert np.array_equal(one.state, other.state)
         assert one.images.keys() == other.images.keys()
         assert all(np.array_equal(image, other.images[name]) for name, image in one.images.items())
-    with pytest.raises(UserError, match="simulates 3 worlds at once.*num_envs=1"):
+    with pytest.raises(UserError, match=r"simulates 3 worlds at once.*num_envs=1"):
         make_env_spec(EnvConfig(task=WORLDS, python=python, make={"num_envs": 3}))
+
+
+@pytest.mark.parametrize("python", ["", sys.executable], ids=["ours", "theirs"])
+@pytest.mark.parametrize(("key", "counts"), [("is_success", True), ("solved", True), ("done", False)])
+def test_success_has_several_names(made, python, key, counts) -> None:
+    env = made(EnvConfig(task=DOT, python=python, make={"reports": key}, cameras=[]))
+    state = env.reset(4).state
+    while not (result := env.step((state[2:] - state[:2]) / painted.SPEED)).done:
+        assert not result.success
+        state = result.frame.state
+    assert result.success == counts
 
 
 @pytest.mark.slow
