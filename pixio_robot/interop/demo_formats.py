@@ -27,12 +27,13 @@ MODULES = {
     "libero": "pixio_robot.interop.libero",
     "diffusion_policy": "pixio_robot.interop.diffusion_policy",
     "aloha": "pixio_robot.interop.aloha",
+    "maniskill": "pixio_robot.interop.maniskill",
     "folder": "pixio_robot.interop.plain_folder",
 }
 """Format -> its module, which implements `ImportFormat`, or `DemoFormat` if it is in EXPORTS."""
-EXPORTS = tuple(name for name in MODULES if name not in ("aloha", "libero"))
-"""No export to ALOHA or LIBERO: their files have no place for a DemoSpec, and tools that read them read LeRobot's or
-robomimic's as well."""
+EXPORTS = tuple(name for name in MODULES if name not in ("aloha", "libero", "maniskill"))
+"""No export to ALOHA, LIBERO or ManiSkill: their files have no place for a DemoSpec, and tools that read the first two
+read LeRobot's or robomimic's as well."""
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
 """The name of a dataset on the Hugging Face Hub: owner/name."""
 _SUFFIXES = (".zarr", ".zip", ".hdf5", ".h5")

@@ -12,6 +12,7 @@ from pixio_robot.cli.arguments import split_arguments
 from pixio_robot.cli.data.main import ACTIONS, usage
 from pixio_robot.cli.main import main
 from pixio_robot.data.demos.store import DemoStore
+from pixio_robot.types import OF_THE_TASK, UNKNOWN
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,14 @@ def test_of_a_damaged_store_inspect_tells_what_the_headers_say(run) -> None:
     assert code == 2
     for word in ("6 episodes (3 successful)", "camera front: 12 x 10 px", "steps per episode", "state is damaged"):
         assert word in text
+
+
+def test_inspect_leaves_out_what_a_third_partys_environment_does_not_say(run) -> None:
+    unspecified = {"robot": OF_THE_TASK, "controller": OF_THE_TASK, "simulator_version": UNKNOWN}
+    DemoStore.create(
+        "theirs", dataclasses.replace(SPEC, task="Reach", control_hz=25.0, simulator="gymnasium", **unspecified)
+    )
+    assert "theirs: Reach, 25 Hz, gymnasium\n" in run("inspect theirs")[1]
 
 
 def test_pauses_are_told_and_cut(run) -> None:

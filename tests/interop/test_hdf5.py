@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from pixio_robot.errors import UserError
-from pixio_robot.interop import aloha, libero, robomimic
+from pixio_robot.files import write_json
+from pixio_robot.interop import aloha, libero, maniskill, robomimic
 from pixio_robot.interop.hdf5 import open_hdf5
 
 SHAPE = (4, 16, 24, 3)
@@ -35,9 +36,13 @@ def hide(group: h5py.Group, name: str, way: str, secret: Path) -> None:
 def test_data_of_another_file_are_refused_in_every_format(tmp_path: Path, way: str) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(b"PRIVATE KEY" * 10_000)
-    for reader, name in ((robomimic, "data/demo_0/obs"), (libero, "data/demo_0/obs"), (aloha, "observations/images")):
+    groups = {robomimic: "data/demo_0/obs", libero: "data/demo_0/obs", aloha: "observations/images"}
+    for reader, name in (groups | {maniskill: "traj_0/obs"}).items():
         folder = tmp_path / reader.NAME
         folder.mkdir()
+        episode = {"episode_id": 0, "episode_seed": 0, "control_mode": ""}
+        description = {"env_info": {"env_id": "", "env_kwargs": {}}, "episodes": [episode]}
+        write_json(folder / "episode_0.json", description)  # what ManiSkill has beside it
         with h5py.File(folder / "episode_0.hdf5", "w") as file:
             hide(file.create_group(name), "agentview", way, secret)
         source = folder if reader is aloha else folder / "episode_0.hdf5"

@@ -70,12 +70,13 @@ def _print_summary(store: DemoStore, console: Console) -> None:
     from pixio_robot.data.demos.pauses import describe_pauses, find_pauses
     from pixio_robot.data.demos.tasks import group_episodes_by_task
     from pixio_robot.data.inspection.spec_text import describe_simulator
-    from pixio_robot.types import UNKNOWN
+    from pixio_robot.types import OF_THE_TASK, UNKNOWN
 
     spec, lengths = store.spec, store.lengths
-    robot = "" if spec.robot == UNKNOWN else f" with {spec.robot}"
+    unspecified = (UNKNOWN, OF_THE_TASK)
+    robot = "" if spec.robot in unspecified else f" with {spec.robot}"
     parts = [f"{spec.task}{robot}", spec.controller, f"{spec.control_hz:g} Hz", describe_simulator(spec)]
-    what = ", ".join(part for part in parts if part != UNKNOWN)
+    what = ", ".join(part for part in parts if part not in unspecified)
     console.print(f"{store.path}: {what}", highlight=False, markup=False)
     if not len(store):
         console.print("no episodes yet")
