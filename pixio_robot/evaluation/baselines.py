@@ -17,10 +17,13 @@ class RandomActor:
     """Uniform random actions in [low, high]. They depend only on the episode's seed, not on the slot or worker."""
 
     def __init__(self, action_dim: int, low: float | np.ndarray = -1.0, high: float | np.ndarray = 1.0) -> None:
-        if action_dim < 1 or not np.all(low < high) or not np.isfinite(np.subtract(high, low)).all():
+        if not np.isfinite(np.subtract(high, low)).all():
             raise UserError(
-                f"Random actions need a dimension >= 1 and low < high, both finite, got {action_dim}, {low}, {high}."
+                f"Random actions are drawn between the bounds of the action space, but the environment's are {low} and "
+                f"{high}: without bounds, only policies can be evaluated in it."
             )
+        if action_dim < 1 or not np.all(low < high):
+            raise UserError(f"Random actions need a dimension >= 1 and low < high, got {action_dim}, {low}, {high}.")
         self._action_dim, self._low, self._high = action_dim, low, high
         self._generators: dict[int, np.random.Generator] = {}
 

@@ -187,3 +187,5 @@ def test_random_actions_are_bounded_and_belong_to_the_seed():
         assert (ours[0] <= 2.0).all()
     with pytest.raises(UserError):
         RandomActor(0)
+    with pytest.raises(UserError, match="without bounds, only policies can be evaluated"):
+        RandomActor(2, np.array([-1, -np.inf]), np.array([1, np.inf]))
