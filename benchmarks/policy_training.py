@@ -41,7 +41,6 @@ from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.features.cache import FeatureCache, encode_features, open_features
 from pixio_robot.data.loading import DemoBatches, DemoWindows
 from pixio_robot.training.device import pick_device
-from pixio_robot.training.loop import LoopConfig
 from pixio_robot.types import Batch
 
 BLOCK = 50
@@ -127,7 +126,7 @@ def main() -> None:
         "ratio": ratio,
         "parameters": sizes,
         "settings": measured_settings(arguments),
-        "dtype": str(LoopConfig().precision(device)).removeprefix("torch."),
+        "dtype": "bfloat16" if device.type == "cuda" else "float32",
     }
     versions = {"torch": torch.__version__, "lerobot_video_decoder": lerobot_video_decoder()}
     save_result(

@@ -31,7 +31,6 @@ from pixio_robot.training.device import pick_device
 from pixio_robot.training.distributed.launch import join_process_group
 from pixio_robot.training.distributed.processes import current_processes
 from pixio_robot.training.distributed.strategy import STRATEGIES, distribute_model
-from pixio_robot.training.loop import LoopConfig
 from pixio_robot.vision.flops import pretraining_flop
 
 STEPS = 4
@@ -44,7 +43,8 @@ def measure(shape: Shape, device: torch.device, strategy: str = "ddp") -> dict[s
     processes = current_processes()
     model = build_pixio(shape, device)
     mine = dataclasses.replace(shape, batch=processes.local_batch_size(shape.batch))
-    blocks, dtype = [*model.encoder.vit.blocks, *model.decoder.blocks], LoopConfig().precision(device)
+    blocks = [*model.encoder.vit.blocks, *model.decoder.blocks]
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32  # as `make_training_step` computes
     distributed_model = distribute_model(model, blocks, strategy, device, dtype=dtype)
     images, generator = images_of(mine, device), torch.Generator(device).manual_seed(0)
     step = make_training_step(

@@ -127,9 +127,10 @@ def check_torch() -> list[Check]:
         import torch
     except (ImportError, OSError) as error:
         return [Check("torch", False, str(error), REINSTALL_FIX)]
-    in_bfloat16 = ", which compute in bfloat16" if torch.cpu.get_capabilities().get("avx512_bf16") else ""
+    from pixio_robot.training.device import computes_in_bfloat16, explain_missing_gpu, explain_missing_kernels
+
+    in_bfloat16 = ", which compute in bfloat16" if computes_in_bfloat16(torch.device("cpu")) else ""
     checks = [Check("torch", True, f"{torch.__version__}, {torch.get_num_threads()} CPU threads{in_bfloat16}")]
-    from pixio_robot.training.device import explain_missing_gpu, explain_missing_kernels
 
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):

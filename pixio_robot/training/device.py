@@ -62,11 +62,12 @@ def can_use_gpu() -> bool:
     return torch.cuda.is_available() and explain_missing_kernels() is None
 
 
-def autocast_dtype(device: torch.device) -> torch.dtype:
-    """Default precision of forward passes on `device`: bfloat16 on a GPU that computes in it, float32
-    on others, which emulate it (before Ampere, such as T4 and RTX 20xx), and on a CPU."""
-    computes = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if computes else torch.float32
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether `device` has instructions for bfloat16: a GPU since Ampere, a CPU with avx512_bf16 (AMD since Zen 4,
+    Intel's Xeons since Cooper Lake). Others emulate it, which is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
 def explain_missing_kernels(index: int | None = None) -> str | None:

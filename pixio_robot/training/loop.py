@@ -20,7 +20,7 @@ from pixio_robot.files import remove_temporaries
 from pixio_robot.progress import Progress
 from pixio_robot.training import rng
 from pixio_robot.training.checkpoint import latest_checkpoint
-from pixio_robot.training.device import autocast_dtype
+from pixio_robot.training.device import computes_in_bfloat16
 from pixio_robot.training.distributed.processes import DelayedMax, DistinctItemCounter, current_processes
 from pixio_robot.training.distributed.strategy import STRATEGIES, gather_full_tensor
 from pixio_robot.training.interrupt import Interrupt
@@ -59,9 +59,9 @@ class LoopConfig:
     grad_clip: float | None = number(1.0, above=0)
     """Maximum norm of the gradient; None: no clipping."""
     dtype: str = one_of("auto", DTYPES)
-    """Precision of forward passes (autocast): `float32`, `bfloat16`, or `auto`: bfloat16 on a GPU that computes in it
-    (NVIDIA's since Ampere), float32 on older GPUs and on a CPU. On a CPU with instructions for it (avx512_bf16 in
-    /proc/cpuinfo), `bfloat16` trains encoders at more than twice the speed; on others it may be slower."""
+    """Precision of forward passes (autocast): `float32`, `bfloat16`, or `auto`: bfloat16 on a device that computes in
+    it (NVIDIA's GPUs since Ampere, CPUs with avx512_bf16 in /proc/cpuinfo), float32 on others, where bfloat16 is
+    slower."""
     compile: bool = False
     """Compile the model with torch.compile; the first steps then take minutes. With several processes, only the blocks
     of Pixio models are compiled."""
@@ -86,9 +86,8 @@ class LoopConfig:
 
     def precision(self, device: torch.device) -> torch.dtype:
         """Precision of forward passes on `device`."""
-        if self.dtype == "auto":
-            return autocast_dtype(device)
-        return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
+        half = computes_in_bfloat16(device) if self.dtype == "auto" else self.dtype == "bfloat16"
+        return torch.bfloat16 if half else torch.float32
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The autocast context for forward passes on `device`."""

@@ -10,7 +10,7 @@ import torch
 
 from pixio_robot.errors import UserError
 from pixio_robot.training import device
-from pixio_robot.training.device import autocast_dtype, explain_missing_gpu, explain_missing_kernels, pick_device
+from pixio_robot.training.device import computes_in_bfloat16, explain_missing_gpu, explain_missing_kernels, pick_device
 from pixio_robot.training.loop import LoopConfig
 
 DRIVERS = {
@@ -120,15 +120,17 @@ def test_gpu_without_kernels_is_not_used(name, capability, built_for: str, runs:
 @pytest.mark.parametrize(
     ("name", "major", "dtype"), [("Tesla T4", 7, torch.float32), ("NVIDIA A10", 8, torch.bfloat16)]
 )
-def test_bfloat16_autocast_only_on_gpus_with_native_support(
-    name: str, major: int, dtype: torch.dtype, monkeypatch
-) -> None:
+def test_bfloat16_only_where_it_is_not_emulated(name: str, major: int, dtype: torch.dtype, monkeypatch) -> None:
     show(monkeypatch, name, (major, 5), WHEEL)
     card = types.SimpleNamespace(name=name, major=major, minor=5)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index=None: card)
     gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
-    assert autocast_dtype(gpu) == LoopConfig().precision(gpu) == dtype
-    assert autocast_dtype(cpu) == LoopConfig().precision(cpu) == torch.float32
+    assert computes_in_bfloat16(gpu) == (dtype == torch.bfloat16)
+    assert LoopConfig().precision(gpu) == dtype
+    for computes, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda computes=computes: {"avx512_bf16": computes})
+        assert computes_in_bfloat16(cpu) == computes
+        assert LoopConfig().precision(cpu) == expected
     assert LoopConfig(dtype="bfloat16").precision(gpu) == torch.bfloat16
     assert LoopConfig(dtype="float32").precision(gpu) == torch.float32
 

@@ -143,7 +143,8 @@ def test_a_gpu_scores_in_half_precision_and_says_so(shards, checkpoint: Path, tm
     assert "precision" not in mae_loss_column(str(checkpoint), 1, "cpu").settings
     losses = []
     for dtype in (torch.float32, torch.bfloat16):
-        monkeypatch.setattr(frame_scores, "autocast_dtype", lambda device, dtype=dtype: dtype)
+        settings = frame_scores._ComputeSettings("cpu", dtype)
+        monkeypatch.setattr(frame_scores, "_compute_settings", lambda *arguments, settings=settings: settings)
         column = mae_loss_column(str(checkpoint), 4, "cpu")
         piece = chunk(shards, 0, COUNT, tmp_path)
         column.job(column.argument(piece), lambda amount: None)

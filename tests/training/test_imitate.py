@@ -177,7 +177,7 @@ def test_accumulated_batches_are_one_large_batch_whatever_their_padding(store, t
         torch.manual_seed(0)
         policy = ClassTokenPolicy(store.spec, frozen=True)
         policy.dropout.p = 0.0
-        loop = LoopConfig(steps=6, log_every=1, accumulate=accumulate)
+        loop = LoopConfig(steps=6, log_every=1, accumulate=accumulate, dtype="float32")
         config = dataclasses.replace(CONFIG, batch_size=batch_size, use_ema=False, loop=loop)
         stream = batches(store, [0, 1, 2, 3], batch_size)
         run_dir = tmp_path / str(accumulate)

@@ -24,7 +24,7 @@ from pixio_robot.data.images.shards import FrameShards
 from pixio_robot.data.jobs.executor import Executor
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.machine import to_device, usable_cores
-from pixio_robot.training.device import DEVICES, autocast_dtype, pick_device
+from pixio_robot.training.device import DEVICES, computes_in_bfloat16, pick_device
 from pixio_robot.types import Features
 from pixio_robot.vision import checkpointing
 from pixio_robot.vision.build import EncoderKind, EncoderSource, build_encoder
@@ -127,7 +127,9 @@ def _compute_settings(device: str, executor: Executor, gpus: float) -> _ComputeS
     compute in bfloat16 they emulate it."""
     if executor is Executor.PROCESSES:
         picked = pick_device(device)
-        return _ComputeSettings(picked.type, autocast_dtype(picked))
+        # On every CPU in float32, so that a store's frames may be scored on several.
+        half = picked.type == "cuda" and computes_in_bfloat16(picked)
+        return _ComputeSettings(picked.type, torch.bfloat16 if half else torch.float32)
     if device not in DEVICES:
         raise unknown_name("device", device, DEVICES)
     if device == "cuda" and gpus <= 0:
