@@ -238,8 +238,8 @@ def test_policies_on_other_encoders_open_again(demos: Path, tmp_path: Path, kind
         "resnet18": "encoder=resnet18",
         "timm": "encoder=timm encoder.name=resnet10t encoder.pretrained=false encoder.resize=32 adapt.mode=FROZEN",
     }[kind]
-    # In bfloat16, PyTorch's CPU kernels (oneDNN) leave the gradient of a strided kernel over a single pixel unset, which
-    # is what ResNet18 comes to on images this small.
+    # In bfloat16, PyTorch's CPU kernels (oneDNN) leave the gradient of a strided kernel over a single pixel unset, and
+    # that is what ResNet18 comes to on images this small.
     settings = ["policy.conditioning.cameras=[hand]", "loop.dtype=float32"]
     out = run(demos, tmp_path / "run", *settings, encoder=words)
     target = finished_policy(str(out), "x")
