@@ -59,7 +59,7 @@ class ChunkPolicy(nn.Module, abc.ABC):
         if config.action_pose_repr == RELATIVE:
             self.relative_actions = RelativePoses.of_actions(spec, statistics.actions)
             action_range = require_relative_range(statistics.relative_actions)
-        self._quaternions = find_quaternions(spec.action_names)
+        self._quaternions = find_quaternions(spec.action_names, statistics.actions)
         self.actions = Normaliser(config.action_normalisation, action_range, spec.action_names, config.action_min_std)
 
     @property
@@ -121,7 +121,7 @@ class ChunkPolicy(nn.Module, abc.ABC):
 
     def act(self, observation: Observation, seeds: Sequence[int] | None = None) -> Tensor:
         """Actions (b, n, a) in physical units; with `min_max` normalisation, clamped to the demonstrations' range, and
-        with relative poses to the range of these. Quaternions have length 1.
+        with relative poses to the range of these. Quaternions have length 1 if those of the demonstrations have.
 
         The noise of row i depends on seeds[i] alone; None uses torch's global generator.
         """

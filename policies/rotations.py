@@ -14,10 +14,13 @@ from torch.nn import functional
 
 from pixio_robot.data.actions.pose_columns import find_pose_columns
 from pixio_robot.data.actions.rotations import AXIS_ANGLE, MATRIX, QUATERNION, QUATERNION_WXYZ, ROT6D, ROT6D_ROWS
+from pixio_robot.data.stats import Range
 from pixio_robot.errors import UserError
 
 QUATERNIONS = (QUATERNION, QUATERNION_WXYZ)
 _TINY = 1e-12
+_UNIT_TOLERANCE = 0.05
+"""Of the mean squared length of quaternions: those that were filtered or interpolated are a little shorter than 1."""
 _DIAGONALS = ((1, -1, -1), (-1, 1, -1), (-1, -1, 1), (1, 1, 1))
 """Signs of the matrix's diagonal in 4x^2, 4y^2, 4z^2, 4w^2 of its quaternion; 1 is added to each."""
 
@@ -80,13 +83,16 @@ def nearest_representation(values: Tensor, form: str, reference: Sequence[float]
     return torch.where(along / angle < angle - torch.pi, values - 2 * torch.pi * values / angle, values)
 
 
-def find_quaternions(names: Sequence[str]) -> list[slice]:
-    """Where quaternions are among columns with these names."""
+def find_quaternions(names: Sequence[str], of: Range) -> list[slice]:
+    """Where quaternions are among columns with these names: where they also had length 1 in the demonstrations.
+    Differences of quaternions, which some record, are not rotations."""
     try:
         blocks = find_pose_columns(names)
     except UserError:  # names that resemble a pose but are none: only their author knows what they mean
         return []
-    return [slice(block.first, block.stop) for block in blocks if block.form in QUATERNIONS]
+    slices = [slice(block.first, block.stop) for block in blocks if block.form in QUATERNIONS]
+    mean_squares = of.mean**2 + of.std**2
+    return [columns for columns in slices if abs(mean_squares[columns].sum() - 1) < _UNIT_TOLERANCE]
 
 
 def normalize_columns(columns: Tensor, vectors: Sequence[slice]) -> Tensor:

@@ -78,13 +78,22 @@ def test_quaternions_among_the_actions_have_length_1(world, small_config, name):
     names = ("dx [m]", *(f"eef_quat_wxyz.{axis}" for axis in "wxyz"), "grip")
     spec, ends = dataclasses.replace(world.spec, action_names=names), np.ones(6)
     state = world.statistics.state
-    actions = Range(-ends, ends, 0 * ends, 0.6 * ends, -ends, -ends, 0 * ends, ends, ends)
+    actions = Range(-ends, ends, 0 * ends, 0.5 * ends, -ends, -ends, 0 * ends, ends, ends)
     config = small_config(name, ConditioningConfig(cameras=[]))
     policy = build_policy(name, config, spec, Statistics(state, actions), None).eval()
     acted = policy.act(world.windows(5, seed=0).observation, [1, 2, 3, 4, 5])
     torch.testing.assert_close(acted[..., 1:5].norm(dim=-1), torch.ones(5, policy.horizon))
     others = acted[..., [0, 5]].norm(dim=-1)
     assert not torch.allclose(others, torch.ones_like(others), atol=0.01)
+
+
+def test_differences_of_quaternions_keep_their_length(world, small_config):
+    names = tuple(f"eef_delta_quat.{axis}" for axis in "xyzw")
+    spec, ends = dataclasses.replace(world.spec, action_names=names), np.full(4, 0.04)
+    actions = Range(-ends, ends, 0 * ends, 0.3 * ends, -ends, -ends, 0 * ends, ends, ends)
+    config = small_config("bc", ConditioningConfig(cameras=[]))
+    policy = build_policy("bc", config, spec, Statistics(world.statistics.state, actions), None).eval()
+    assert policy.act(world.windows(5, seed=0).observation).abs().max() <= 0.04
 
 
 @pytest.mark.parametrize("name", NAMES)
