@@ -44,7 +44,7 @@ class BatchOfOne:
         # Some take a single action and some a batch.
         batch = np.reshape(action, self._env.action_space.shape)
         observation, reward, terminated, truncated, info = self._env.step(batch)
-        return _take_out(observation), float(reward), bool(terminated), bool(truncated), info
+        return _take_out(observation), float(_take_out(reward)), bool(terminated), bool(truncated), info
 
     def render(self) -> np.ndarray:
         return _take_out(self._env.render())

@@ -87,9 +87,6 @@ class OnDevice:
     def __bool__(self):
         return bool(self._values)
 
-    def __float__(self):
-        return float(self._values[0])
-
 
 def on_device(part):
     return {key: on_device(each) for key, each in part.items()} if isinstance(part, dict) else OnDevice(part)
