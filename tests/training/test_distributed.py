@@ -721,6 +721,31 @@ def test_processes_of_any_launcher_join(tmp_path):
     assert both_say(JOINS, tmp_path, free_port()) == [["[0, 1]"]] * 2
 
 
+WAITS = f"""
+import functools
+from pixio_robot.cli.signals import signals_raise_interrupt
+from pixio_robot.training.distributed import launch, waiting
+
+launch.wait_for_others = functools.partial(waiting.wait_for_others, 0.2)
+with signals_raise_interrupt():
+    {JOINS.replace(chr(10), chr(10) + "    ")}
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_process_that_waits_in_vain_says_so_and_can_be_ended(tmp_path, number):
+    port = free_port()
+    command = [sys.executable, "-c", WAITS, "0", str(tmp_path), port]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as alone:
+        try:
+            told = alone.stderr.readline()
+            alone.send_signal(number)
+            assert alone.wait(10) == -number
+        finally:
+            alone.kill()
+    assert f"(RANK=0, WORLD_SIZE=2) waits for the others, which it expects at 127.0.0.1:{port}." in told
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_tasks_of_srun_train_like_one_process(shards, alone, lab, tmp_path):

@@ -25,6 +25,7 @@ from pixio_robot.training.device import can_use_gpu
 from pixio_robot.training.distributed.other_launchers import launcher_variables
 from pixio_robot.training.distributed.processes import Processes, current_processes
 from pixio_robot.training.distributed.slurm_step import explain_lone_task, has_several_tasks, torch_variables
+from pixio_robot.training.distributed.waiting import wait_for_others
 
 DISTRIBUTED_VARIABLES = (
     *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME"),
@@ -56,7 +57,8 @@ def join_process_group(device: str = "auto") -> Iterator[Processes]:
         torch.cuda.set_device(_local_gpu_index(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])))
         on_gpu = can_use_gpu()
     # Tensors on the host use gloo, so that exchanging them never waits for a device.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    with wait_for_others():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     try:
         if on_gpu:
             _check_distinct_gpus(current_processes())
