@@ -34,7 +34,7 @@ def data_warnings(sources: Sequence[DemoSource], policy: PolicyConfig) -> list[s
     warnings += [_held_out_duplicates_warning(source) for source in sources]
     warnings.append(_repeats_warning(used))
     warnings += [_standing_still_warning(source.store, source.training, policy) for source in used]
-    warnings += [_two_signs_warning(source.store, source.training, policy) for source in used]
+    warnings.append(_two_signs_warning(used, policy))
     lengths = [source.store.lengths[list(source.training)] for source in used]
     return [note for note in [*warnings, _padding_warning(np.concatenate(lengths), policy)] if note]
 
@@ -113,19 +113,26 @@ def _standing_still_warning(store: DemoStore, episodes: Sequence[int], policy: P
     )
 
 
-def _two_signs_warning(store: DemoStore, episodes: Sequence[int], policy: PolicyConfig) -> str:
-    """Note on rotations that are written in both of their ways; empty otherwise."""
+def _two_signs_warning(used: Sequence[DemoSource], policy: PolicyConfig) -> str:
+    """Note on rotations that are written in both of their ways, within a store or from one to another; empty
+    otherwise."""
     if policy.action_pose_repr == RELATIVE:  # a small rotation, which the policy writes in one way
         return ""
-    sampled = [episodes[index] for index in _evenly_spaced(len(episodes), SAMPLED_EPISODES)]
-    found = list(find_two_signs(store.spec.action_names, np.concatenate([store.actions(one) for one in sampled])))
+    sampled = [
+        source.store.actions(source.training[index])
+        for source in used
+        for index in _evenly_spaced(len(source.training), SAMPLED_EPISODES)
+    ]
+    found = list(find_two_signs(used[0].store.spec.action_names, np.concatenate(sampled)))
     found = [(block, share) for block, share in found if share >= _RARE]
     if not found:
         return ""
     shares = ", ".join(f"{block.stem} (the rarer one in {share:.0%} of the steps)" for block, share in found)
+    paths = [str(source.store.path) for source in used]
+    each = paths[0] if len(paths) == 1 else "EACH"
     return (
-        f"in {store.path}, the same rotations have two signs: {shares}. A policy learns their mean, which is another "
-        f"rotation. Six numbers have one value for each: `pixio-robot data actions {store.path} out=NEW "
+        f"in {', '.join(paths)}, the same rotations have two signs: {shares}. A policy learns their mean, which is "
+        f"another rotation. Six numbers have one value for each: `pixio-robot data actions {each} out=NEW "
         f"rotation=rot6d`, then data=NEW."
     )
 

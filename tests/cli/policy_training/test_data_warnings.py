@@ -124,6 +124,19 @@ def test_rotations_with_two_signs_are_told(tmp_path: Path, form: str) -> None:
     assert data_warnings([trained_on(stores["two"], [0, 1])], PolicyConfig(action_pose_repr="relative")) == []
 
 
+def test_rotations_whose_sign_is_another_in_another_store_are_told(tmp_path: Path) -> None:
+    spec = dataclasses.replace(SPEC, action_names=tuple(f"eef_quat.{axis}" for axis in "xyzw"))
+    stores = {sign: DemoStore.create(tmp_path / name, spec) for name, sign in (("a", 1), ("b", -1))}
+    for sign, store in stores.items():
+        actions = sign * np.tile(np.array([1, 0, 0, 0], np.float32), (20, 1))
+        store.append(dataclasses.replace(make_episode(sign + 1, 20), actions=actions))
+    (note,) = data_warnings([trained_on(store, [0]) for store in stores.values()], PolicyConfig())
+    assert f"in {tmp_path / 'a'}, {tmp_path / 'b'}, the same rotations have two signs: eef_quat (the rarer" in note
+    assert "(the rarer one in 50% of the steps)" in note
+    assert "`pixio-robot data actions EACH out=NEW rotation=rot6d`" in note
+    assert data_warnings([trained_on(stores[1], [0])], PolicyConfig()) == []
+
+
 def test_different_rotations_have_no_common_sign(tmp_path: Path) -> None:
     """Two poses 170 degrees apart: whether their quaternions point to the same side means nothing."""
     spec = dataclasses.replace(SPEC, action_names=tuple(f"eef_quat.{axis}" for axis in "xyzw"))
