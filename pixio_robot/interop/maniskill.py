@@ -11,6 +11,7 @@ Row i of `obs` is what was seen before action i; the last one comes after the la
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -204,7 +205,11 @@ class _Reader:
                 )
             return rows[:-1]
 
-        state = [self._rounding.float32(name, observed(name).reshape(len(actions), -1)) for name in self._state]
+        seen = {name: observed(name) for name in self._state}
+        state = [
+            self._rounding.float32(name, rows.reshape(len(rows), math.prod(rows.shape[1:])))
+            for name, rows in seen.items()
+        ]
         self._left_out |= dict.fromkeys(name for name in parts if name not in {*self._state, *self.spec.cameras})
         self._without_rewards |= "rewards" not in group
         return Episode(

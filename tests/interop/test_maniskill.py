@@ -141,6 +141,14 @@ def break_file(path: Path, how: str) -> None:
             elif how == "short":
                 del file["traj_1/obs/agent/qpos"]
                 file["traj_1/obs/agent/qpos"] = np.zeros((3, 9), np.float32)
+            elif how == "other shape":
+                del file["traj_1/obs/agent/qpos"]
+                file["traj_1/obs/agent/qpos"] = np.zeros((4, 9, 2), np.float32)
+            elif how == "empty":
+                seen = {f"obs/{name}": values for name, values in observations(1, 1).items()}
+                for name, values in (seen | {"actions": actions(1)[:0]}).items():
+                    del file[f"traj_1/{name}"]
+                    file[f"traj_1/{name}"] = values
 
 
 @pytest.mark.parametrize(
@@ -152,6 +160,8 @@ def break_file(path: Path, how: str) -> None:
         ("states only", r"no observations.*replay_trajectory --traj-path trajectory.*\.h5 --save-traj -o rgb"),
         ("fewer", "no traj_10, which its .json file lists"),
         ("short", "3 rows of agent_qpos and 3 actions"),
+        ("other shape", r"Episode 1 cannot be written.*state has shape \(3, 19\)"),
+        ("empty", "Episode 1 cannot be written.*at least one step"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_and_nothing_is_written(tmp_path: Path, how: str, message: str) -> None:
