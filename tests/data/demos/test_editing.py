@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from pixio_robot.data.demos.editing.filter_expression import COMPARISONS, EXAMPL
 from pixio_robot.data.demos.editing.merge import find_duplicates, merge_stores
 from pixio_robot.data.demos.editing.rename import SpecOverrides, rename_columns
 from pixio_robot.data.demos.editing.resample import Edit, subsample
-from pixio_robot.data.demos.editing.resize import resize_images
+from pixio_robot.data.demos.editing.resize import fit_images, resize_images
 from pixio_robot.data.demos.editing.rewrite import (
     TASK,
     NewStore,
@@ -310,6 +311,18 @@ def test_another_shape_is_said_and_calibration_follows(tmp_path: Path, fit: str,
     fov = new.spec.cameras["front"].fov_y_degrees or 0
     assert np.tan(np.radians(fov) / 2) * fy == pytest.approx(24, rel=0.01)
     assert resize_images(spec, 12, 16, fit=fit).notes == ()
+
+
+def test_borders_are_added_to_one_frame_at_a_time() -> None:
+    """Those of a whole episode would take more memory than its images."""
+    frames = np.zeros((50, 120, 320, 3), np.uint8)
+    tracemalloc.start()
+    try:
+        fit_images(frames, 16, 16, "pad")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < frames.nbytes / 2
 
 
 def test_unknown_ways_to_fit_are_refused() -> None:

@@ -56,9 +56,10 @@ def resize_images(spec: DemoSpec, height: int, width: int, cameras: Sequence[str
 
 
 def fit_images(frames: np.ndarray, height: int, width: int, fit: str) -> np.ndarray:
-    """Frames uint8 (n, h, w, 3) as (n, height, width, 3), without aliasing."""
+    """Frames uint8 (n, h, w, 3) as (n, height, width, 3): by area averaging when shrinking, cubic when enlarging."""
     window = _find_window((frames.shape[1], frames.shape[2]), height, width, fit)
-    return _resample(_cut(frames, *window), height, width)
+    how = cv2.INTER_AREA if height <= window[0] and width <= window[1] else cv2.INTER_CUBIC
+    return np.stack([cv2.resize(_cut(frame, *window), (width, height), interpolation=how) for frame in frames])
 
 
 def _find_window(size: tuple[int, int], height: int, width: int, fit: str) -> tuple[int, int]:
@@ -76,22 +77,15 @@ def _starts(whole: tuple[int, int], window: tuple[int, int]) -> tuple[int, int]:
     return (whole[0] - window[0]) // 2, (whole[1] - window[1]) // 2
 
 
-def _cut(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The window of frames (n, h, w, 3), black outside of them."""
-    top, left = _starts((frames.shape[1], frames.shape[2]), (height, width))
-    inside = frames[:, max(top, 0) : max(top, 0) + height, max(left, 0) : max(left, 0) + width]
-    if inside.shape[1:3] == (height, width):
+def _cut(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The window of a frame (h, w, 3), black outside of it."""
+    top, left = _starts((frame.shape[0], frame.shape[1]), (height, width))
+    inside = frame[max(top, 0) : max(top, 0) + height, max(left, 0) : max(left, 0) + width]
+    if inside.shape[:2] == (height, width):
         return inside
-    cut = np.zeros((len(frames), height, width, 3), frames.dtype)
-    cut[:, max(-top, 0) :, max(-left, 0) :][:, : inside.shape[1], : inside.shape[2]] = inside
+    cut = np.zeros((height, width, 3), frame.dtype)
+    cut[max(-top, 0) :, max(-left, 0) :][: inside.shape[0], : inside.shape[1]] = inside
     return cut
-
-
-def _resample(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize frames uint8 (n, h, w, 3): by area averaging when shrinking, cubic when enlarging."""
-    shrinks = height <= frames.shape[1] and width <= frames.shape[2]
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    return np.stack([cv2.resize(frame, (width, height), interpolation=how) for frame in frames])
 
 
 def _adapt_calibration(camera: CameraSpec, window: tuple[int, int], height: int, width: int) -> CameraSpec:
