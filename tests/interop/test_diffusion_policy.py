@@ -516,6 +516,16 @@ def test_films_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     assert any(f"the films in {source / 'videos'} are not read" in note for note in outcome.notes)
 
 
+def test_a_size_without_films_is_refused(tmp_path: Path) -> None:
+    source = Path(write_buffer(tmp_path / "images.zarr", arrays()))
+    with pytest.raises(UserError, match=r"height= and width= are for films.* `pixio-robot data resize`"):
+        imported(source, tmp_path / "s", height=8, width=8)
+    recording = write_recording(tmp_path / "push")
+    shutil.rmtree(recording / "videos/0")
+    with pytest.raises(UserError, match=r"for films, and .*push/videos has none of episode 0: "):
+        imported(recording, tmp_path / "s", height=8, width=8)
+
+
 def test_other_folders_called_videos_are_no_films(tmp_path: Path) -> None:
     data = {key: values for key, values in arrays().items() if key != "img"}
     write_buffer(tmp_path / "replay_buffer.zarr", data)
