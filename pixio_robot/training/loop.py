@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number, one_of
 from pixio_robot.files import remove_temporaries
 from pixio_robot.progress import Progress
@@ -122,6 +123,14 @@ def fit(job: Job, config: LoopConfig, run_dir: Path | str) -> FitResult:
         job.batches.close()
 
 
+def _common_precision(config: LoopConfig, device: torch.device) -> str:
+    """The name of the precision in which all processes compute. Raises UserError if they differ."""
+    found = set(current_processes().all_gather(str(config.precision(device)).removeprefix("torch.")))
+    if len(found) > 1:
+        raise UserError("Only some of the processes' devices compute in bfloat16: set loop.dtype=float32.")
+    return found.pop()
+
+
 def _warn_long_warmup(config: LoopConfig, optim: OptimConfig) -> None:
     """Warn if the warm-up is as long as the run, as when a recipe of many steps is shortened by loop.steps alone."""
     if optim.warmup_steps is not None and optim.warmup_steps >= config.steps:
@@ -154,7 +163,7 @@ class _TrainingRun:
             for directory in (run_dir, run_dir / MODEL, checkpoints, *checkpoints.glob("step_*")):
                 remove_temporaries(directory)
             (run_dir / RESULT_FILE).unlink(missing_ok=True)
-        self.state = TrainingState(job, config.seed)
+        self.state = TrainingState(job, config.seed, _common_precision(config, job.device))
         latest = latest_checkpoint(run_dir / CHECKPOINTS)
         if latest is not None:
             self.state.load(latest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,11 @@ HOOKS_DONE, METRIC_BUFFER = "looked", "window"
 
 
 class TrainingState:
-    """State of `job` after `step` updates and `seconds` of work, including earlier sessions."""
+    """State of `job` after `step` updates and `seconds` of work, including earlier sessions. `precision` is the name of
+    the dtype of forward passes."""
 
-    def __init__(self, job: Job, seed: int) -> None:
-        self.job, self.seed = job, seed
+    def __init__(self, job: Job, seed: int, precision: str = "float32") -> None:
+        self.job, self.seed, self.precision = job, seed, precision
         self.step = 0
         self.seconds = 0.0
         self.hooks_done = True
@@ -66,6 +68,7 @@ class TrainingState:
         random_values = [values for _, values in all_states]
         data = job.batches.merge_states(self.processes.all_gather(job.batches.state_dict()))
         trainer = {"seconds": self.seconds, HOOKS_DONE: self.hooks_done, "random": random_values, "data": data}
+        trainer["precision"] = self.precision
         if self.ema:
             sharded["ema"] = self.ema.tensors()
             trainer["ema_step"] = self.ema.step
@@ -78,7 +81,8 @@ class TrainingState:
             checkpoint.update_trainer(directory, {HOOKS_DONE: self.hooks_done})
 
     def load(self, path: Path) -> None:
-        """Resume from the checkpoint at `path`. Raises UserError if it does not fit the job."""
+        """Resume from the checkpoint at `path`. Raises UserError if it does not fit the job, and says so if the run was
+        computed in another precision, which the same settings choose on another kind of device."""
         job = self.job
         sizes, parts, trainer = checkpoint.read_checkpoint(path)
         weights = job.model.state_dict()
@@ -101,6 +105,9 @@ class TrainingState:
         job.batches.load_state_dict(trainer["data"])
         self.step, self.seconds = trainer["step"], trainer["seconds"]
         self.saved_step, self.hooks_done = self.step, trainer[HOOKS_DONE]
+        earlier = trainer.get("precision", self.precision)
+        if earlier != self.precision and self.processes.is_main:
+            print(f"{path} was computed in {earlier}; the run continues in {self.precision}.", file=sys.stderr)
         self._restore_randomness(parts["random"], trainer["random"])
 
     def _restore_randomness(self, tensors: dict[str, Tensor], values: list[Any]) -> None:

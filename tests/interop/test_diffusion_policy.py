@@ -511,6 +511,9 @@ def test_films_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     film.unlink()
     with pytest.raises(UserError, match=r"1/2\.mp4, the film of camera_2 in episode 1, cannot be used: .*cameras="):
         imported(source, tmp_path / "s", **size)
+    (source / "videos/0/2.mp4").unlink()
+    with pytest.raises(UserError, match=r"0/2\.mp4, the film of camera_2 in episode 0, cannot be used: .*cameras="):
+        imported(source, tmp_path / "s", **size)
     assert not (tmp_path / "s").exists()
     outcome = import_demos(source, tmp_path / "without", ImportConfig(films=False))
     assert any(f"the films in {source / 'videos'} are not read" in note for note in outcome.notes)
@@ -520,10 +523,6 @@ def test_a_size_without_films_is_refused(tmp_path: Path) -> None:
     source = Path(write_buffer(tmp_path / "images.zarr", arrays()))
     with pytest.raises(UserError, match=r"height= and width= are for films.* `pixio-robot data resize`"):
         imported(source, tmp_path / "s", height=8, width=8)
-    recording = write_recording(tmp_path / "push")
-    shutil.rmtree(recording / "videos/0")
-    with pytest.raises(UserError, match=r"for films, and .*push/videos has none of episode 0: "):
-        imported(recording, tmp_path / "s", height=8, width=8)
 
 
 def test_other_folders_called_videos_are_no_films(tmp_path: Path) -> None:

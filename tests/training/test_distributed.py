@@ -746,6 +746,18 @@ def test_a_process_that_waits_in_vain_says_so_and_can_be_ended(tmp_path, number)
     assert f"(RANK=0, WORLD_SIZE=2) waits for the others, which it expects at 127.0.0.1:{port}." in told
 
 
+def test_a_port_that_is_taken_is_named(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+            monkeypatch.setenv(name, value)
+        for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"):  # set on the way
+            monkeypatch.setenv(name, "0")
+            monkeypatch.delenv(name)
+        with pytest.raises(UserError, match=f"did not find each other: .*{port}"), join_process_group("cpu"):
+            pass
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_tasks_of_srun_train_like_one_process(shards, alone, lab, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pixio_robot.errors import UserError
-from pixio_robot.training import state
+from pixio_robot.training import loop, state
 from pixio_robot.training.checkpoint import latest_checkpoint
 from pixio_robot.training.distributed.processes import Processes
 from pixio_robot.training.loop import fit
@@ -42,6 +42,16 @@ def test_interrupted_and_resumed_equals_uninterrupted(lab, whole, tmp_path, stop
     assert result.steps == sum(stop + 1 for stop in stops)
     assert fit(lab.regression(), lab.loop_config(), tmp_path).steps == 60
     lab.assert_same_run(whole, tmp_path)
+
+
+def test_a_run_that_continues_in_another_precision_says_so(lab, tmp_path, monkeypatch, capsys):
+    """As when a scheduler moves it to another kind of device."""
+    said = []
+    for computes in (False, True, True):
+        monkeypatch.setattr(loop, "computes_in_bfloat16", lambda device, computes=computes: computes)
+        fit(lab.regression(at_step=lab.interrupt_at(3)), lab.loop_config(), tmp_path)
+        said.append("computed in float32; the run continues in bfloat16" in capsys.readouterr().err)
+    assert said == [False, True, False]
 
 
 def test_the_time_limit_counts_earlier_sessions(lab, tmp_path):

@@ -54,10 +54,9 @@ class Films:
 
     @classmethod
     def open(cls, folder: Path, config: ImportConfig, hz: float) -> Films | None:
-        """None if the folder has no film of the first episode. Raises UserError for cameras without films, and without
-        an image size."""
-        found = sorted(int(film.stem) for film in (folder / "0").glob(f"*{_SUFFIX}") if film.stem.isdecimal())
-        known = [f"{_CAMERA}{number}" for number in found]
+        """None if the folder has no films. Raises UserError for cameras without films, and without an image size."""
+        found = {int(film.stem) for film in folder.glob(f"*/*{_SUFFIX}") if film.stem.isdecimal()}
+        known = [f"{_CAMERA}{number}" for number in sorted(found)]
         if not known:
             return None
         for camera in config.cameras:

@@ -50,11 +50,9 @@ class _Reader:
         self._actions = config.actions or self._action_keys()
         self.spec = self._spec(written)
         if self._films is None and (config.height or config.width):
-            of_films = self._films_folder and config.films
-            none = f"{self._films_folder} has none of episode 0" if of_films else "none are read here"
             raise UserError(
-                f"height= and width= are for films, and {none}: import {buffer.path} without them, then change the "
-                "size of its images with `pixio-robot data resize`."
+                f"height= and width= are for films, and none are read here: import {buffer.path} without them, then "
+                "change the size of its images with `pixio-robot data resize`."
             )
         self._order = self._state_order(written)
         self._success = buffer.meta("success")

@@ -45,8 +45,8 @@ def build_device_mesh(device: torch.device) -> DeviceMesh:
 
 @contextlib.contextmanager
 def join_process_group(device: str = "auto") -> Iterator[Processes]:
-    """Join the process group of a launch; otherwise yield a single process. Raises UserError if several processes
-    would have to share a GPU."""
+    """Join the process group of a launch; otherwise yield a single process. Raises UserError if they do not find
+    each other, or would have to share a GPU."""
     if not _is_distributed_launch():
         yield Processes()
         return
@@ -57,8 +57,11 @@ def join_process_group(device: str = "auto") -> Iterator[Processes]:
         torch.cuda.set_device(_local_gpu_index(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])))
         on_gpu = can_use_gpu()
     # Tensors on the host use gloo, so that exchanging them never waits for a device.
-    with wait_for_others():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    try:
+        with wait_for_others():
+            dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    except dist.DistError as error:
+        raise UserError(f"The processes of this run did not find each other: {str(error).splitlines()[0]}") from error
     try:
         if on_gpu:
             _check_distinct_gpus(current_processes())
