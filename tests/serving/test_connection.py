@@ -8,6 +8,7 @@ import dataclasses
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -243,6 +244,9 @@ def test_a_server_of_another_version_is_named_and_left(monkeypatch: pytest.Monke
         before = threading.active_count()
         with pytest.raises(UserError, match=rf"{address} speaks protocol 1, this client 2"):
             PolicyClient(address, TOKEN)
+        deadline = time.monotonic() + 10
+        while threading.active_count() > before and time.monotonic() < deadline:  # the server's thread ends by itself
+            time.sleep(0.01)
         assert threading.active_count() == before  # an open connection has one
 
 
