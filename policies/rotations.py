@@ -12,12 +12,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pixio_robot.data.actions.pose_columns import find_pose_columns
-from pixio_robot.data.actions.rotations import AXIS_ANGLE, MATRIX, QUATERNION, QUATERNION_WXYZ, ROT6D, ROT6D_ROWS
+from pixio_robot.data.actions.pose_columns import find_rotations
+from pixio_robot.data.actions.rotations import (
+    AXIS_ANGLE,
+    MATRIX,
+    QUATERNION,
+    QUATERNION_WXYZ,
+    QUATERNIONS,
+    ROT6D,
+    ROT6D_ROWS,
+    TWO_VALUED,
+)
 from pixio_robot.data.stats import Range
-from pixio_robot.errors import UserError
 
-QUATERNIONS = (QUATERNION, QUATERNION_WXYZ)
 _TINY = 1e-12
 _UNIT_TOLERANCE = 0.05
 """Of the mean squared length of quaternions: those that were filtered or interpolated are a little shorter than 1."""
@@ -74,7 +81,7 @@ def rotate_vectors(turn: Tensor, vectors: Tensor) -> Tensor:
 def nearest_representation(values: Tensor, form: str, reference: Sequence[float]) -> Tensor:
     """Of the two ways to write a rotation as a quaternion, or as an axis and an angle of up to a full turn, the one
     nearer to `reference` (k,). Rotations in other forms, which can be written in one way only, stay as they are."""
-    if form not in (*QUATERNIONS, AXIS_ANGLE):
+    if form not in TWO_VALUED:
         return values
     along = scale_columns(values, reference).sum(-1, keepdim=True)
     if form in QUATERNIONS:
@@ -86,11 +93,7 @@ def nearest_representation(values: Tensor, form: str, reference: Sequence[float]
 def find_quaternions(names: Sequence[str], of: Range) -> list[slice]:
     """Where quaternions are among columns with these names: where they also had length 1 in the demonstrations.
     Differences of quaternions, which some record, are not rotations."""
-    try:
-        blocks = find_pose_columns(names)
-    except UserError:  # names that resemble a pose but are none: only their author knows what they mean
-        return []
-    slices = [slice(block.first, block.stop) for block in blocks if block.form in QUATERNIONS]
+    slices = [slice(block.first, block.stop) for block in find_rotations(names, QUATERNIONS)]
     mean_squares = of.mean**2 + of.std**2
     return [columns for columns in slices if abs(mean_squares[columns].sum() - 1) < _UNIT_TOLERANCE]
 

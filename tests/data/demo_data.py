@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pixio_robot.data.demos.store import DemoStore
+from pixio_robot.data.demos.verify import verify_store
 from pixio_robot.types import Batch, CameraSpec, DemoSpec, Episode
 
 SPEC = DemoSpec(
@@ -48,6 +50,14 @@ def make_store(path: Path, episodes: int = 4) -> DemoStore:
     store = DemoStore.create(path, SPEC)
     for seed in range(episodes):
         store.append(make_episode(seed))
+    return store
+
+
+def import_store(importer: Any, source: Path, out: Path, **settings: Any) -> DemoStore:
+    """The valid store that the module `importer` makes of `source`."""
+    importer.import_demos(source, out, importer.ImportConfig(**settings))
+    store = DemoStore.open(out)
+    assert verify_store(store) == []
     return store
 
 

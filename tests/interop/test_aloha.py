@@ -1,5 +1,6 @@
 """ALOHA's folders, written here as ACT's record_sim_episodes.py and ALOHA's record_episodes.py write them."""
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,13 @@ import cv2
 import h5py
 import numpy as np
 import pytest
+from demo_data import import_store
 
 from pixio_robot.cli.main import main
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.demos.verify import verify_store
 from pixio_robot.errors import UserError
+from pixio_robot.interop import aloha
 from pixio_robot.interop.aloha import ImportConfig, Jpeg, import_demos
 from pixio_robot.interop.demo_formats import detect_format, load_export_format
 
@@ -76,11 +79,7 @@ def write_recorded(folder: Path, exchanged: bool = True) -> Path:
     return folder
 
 
-def imported(source: Path, out: Path, **settings: Any) -> DemoStore:
-    import_demos(source, out, ImportConfig(**settings))
-    store = DemoStore.open(out)
-    assert verify_store(store) == []
-    return store
+imported = functools.partial(import_store, aloha)
 
 
 def test_every_number_arrives_in_numeric_order(tmp_path: Path) -> None:

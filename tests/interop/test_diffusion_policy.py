@@ -1,6 +1,7 @@
 """Replay buffers of diffusion_policy: both ways, element by element, read from and by zarr itself."""
 
 import dataclasses
+import functools
 import json
 import shutil
 import sys
@@ -13,7 +14,7 @@ import av
 import numpy as np
 import pytest
 import zarr
-from demo_data import SPEC, make_episode, make_store, same
+from demo_data import SPEC, import_store, make_episode, make_store, same
 from numcodecs import Blosc, Zlib
 
 from pixio_robot.data.actions.named_columns import COMPONENTS
@@ -21,6 +22,7 @@ from pixio_robot.data.demos.editing.convert_actions import convert_actions
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.demos.verify import verify_store
 from pixio_robot.errors import UserError
+from pixio_robot.interop import diffusion_policy
 from pixio_robot.interop.demo_formats import detect_format
 from pixio_robot.interop.diffusion_policy import (
     ExportConfig,
@@ -65,11 +67,7 @@ def write_buffer(store: Any, data: dict[str, np.ndarray], ends: Any = ENDS, chun
     return store
 
 
-def imported(source: Path, out: Path, **settings: Any) -> DemoStore:
-    import_demos(source, out, ImportConfig(**{"control_hz": 10.0} | settings))
-    store = DemoStore.open(out)
-    assert verify_store(store) == []
-    return store
+imported = functools.partial(import_store, diffusion_policy, control_hz=10.0)
 
 
 def pushed(tmp_path: Path, **options: Any) -> Path:

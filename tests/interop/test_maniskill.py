@@ -1,17 +1,19 @@
 """ManiSkill's trajectories, written here as its RecordEpisode writes them."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+from demo_data import import_store
 
 from pixio_robot.cli.main import dispatch
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.demos.verify import verify_store
 from pixio_robot.errors import UserError
 from pixio_robot.files import write_json
+from pixio_robot.interop import maniskill
 from pixio_robot.interop.demo_formats import detect_format, load_export_format
 from pixio_robot.interop.maniskill import ImportConfig, import_demos
 from pixio_robot.types import UNKNOWN
@@ -58,11 +60,7 @@ def write(folder: Path, **kwargs: Any) -> Path:
     return path
 
 
-def imported(source: Path, out: Path, **settings: Any) -> DemoStore:
-    import_demos(source, out, ImportConfig(**settings))
-    store = DemoStore.open(out)
-    assert verify_store(store) == []
-    return store
+imported = functools.partial(import_store, maniskill)
 
 
 def test_each_action_comes_with_what_was_seen_before_it(tmp_path: Path) -> None:

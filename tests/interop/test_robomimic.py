@@ -1,6 +1,7 @@
 """robomimic files: both ways without a simulator, element by element, and what is refused."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,12 +10,12 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from demo_data import SPEC, make_episode, make_store, same
+from demo_data import SPEC, import_store, make_episode, make_store, same
 
 from pixio_robot.data.demos.editing.rewrite import TASK, filter_episodes
 from pixio_robot.data.demos.store import DemoStore
-from pixio_robot.data.demos.verify import verify_store
 from pixio_robot.errors import UserError
+from pixio_robot.interop import robomimic
 from pixio_robot.interop.demo_formats import detect_format
 from pixio_robot.interop.hdf5 import read_dataset
 from pixio_robot.interop.robomimic import ExportConfig, ImportConfig, export_demos, import_demos, recognises
@@ -91,11 +92,7 @@ def write_file(path: Path, change: Callable[[h5py.File], None] = lambda file: No
     return path
 
 
-def imported(source: Path, out: Path, **settings: Any) -> DemoStore:
-    import_demos(source, out, ImportConfig(**settings))
-    store = DemoStore.open(out)
-    assert verify_store(store) == []
-    return store
+imported = functools.partial(import_store, robomimic)
 
 
 def test_every_number_arrives_in_numeric_order(tmp_path: Path) -> None:

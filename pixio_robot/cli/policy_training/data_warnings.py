@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from pixio_robot.cli.policy_training.data_split import DemoSource
+from pixio_robot.data.actions.pose_columns import find_rotations
+from pixio_robot.data.actions.rotations import TWO_VALUED
 from pixio_robot.data.actions.two_signs import find_two_signs
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.windows import Windows
@@ -18,7 +20,7 @@ from policies.relative_poses import RELATIVE
 SAMPLED_WINDOWS = 2000
 """Number of evenly spaced windows sampled to estimate the share of padded actions."""
 SAMPLED_EPISODES = 20
-"""Number of evenly spaced episodes whose actions are compared with the state."""
+"""Number of evenly spaced episodes of each store whose actions are looked at."""
 _RARE = 0.01
 """Rotations with another sign in fewer steps than this do not matter."""
 _SEVERAL = 8
@@ -97,7 +99,7 @@ def _standing_still_warning(store: DemoStore, episodes: Sequence[int], policy: P
     empty otherwise. (With temporal ensembling, earlier predictions for the step move the robot.)"""
     if policy.executed > 1 or policy.ensemble_weight is not None:
         return ""
-    sampled = [episodes[index] for index in _evenly_spaced(len(episodes), SAMPLED_EPISODES)]
+    sampled = _sample(episodes)
     state, actions = (np.concatenate([read(one) for one in sampled]) for read in (store.state, store.actions))
     moving = [column for column in actions.T if np.ptp(column) >= CONSTANT_RANGE]
     copies = sum(any(np.array_equal(column, seen) for seen in state.T) for column in moving)
@@ -116,15 +118,11 @@ def _standing_still_warning(store: DemoStore, episodes: Sequence[int], policy: P
 def _two_signs_warning(used: Sequence[DemoSource], policy: PolicyConfig) -> str:
     """Note on rotations that are written in both of their ways, within a store or from one to another; empty
     otherwise."""
-    if policy.action_pose_repr == RELATIVE:  # a small rotation, which the policy writes in one way
+    rotations = find_rotations(used[0].store.spec.action_names, TWO_VALUED)
+    if not rotations or policy.action_pose_repr == RELATIVE:  # small rotations, which the policy writes in one way
         return ""
-    sampled = [
-        source.store.actions(source.training[index])
-        for source in used
-        for index in _evenly_spaced(len(source.training), SAMPLED_EPISODES)
-    ]
-    found = list(find_two_signs(used[0].store.spec.action_names, np.concatenate(sampled)))
-    found = [(block, share) for block, share in found if share >= _RARE]
+    actions = np.concatenate([source.store.actions(one) for source in used for one in _sample(source.training)])
+    found = [(block, share) for block, share in find_two_signs(rotations, actions) if share >= _RARE]
     if not found:
         return ""
     shares = ", ".join(f"{block.stem} (the rarer one in {share:.0%} of the steps)" for block, share in found)
@@ -135,6 +133,10 @@ def _two_signs_warning(used: Sequence[DemoSource], policy: PolicyConfig) -> str:
         f"another rotation. Six numbers have one value for each: `pixio-robot data actions {each} out=NEW "
         f"rotation=rot6d`, then data=NEW."
     )
+
+
+def _sample(episodes: Sequence[int]) -> list[int]:
+    return [episodes[index] for index in _evenly_spaced(len(episodes), SAMPLED_EPISODES)]
 
 
 def _padding_warning(lengths: np.ndarray, policy: PolicyConfig) -> str:

@@ -142,6 +142,15 @@ def find_pose_columns(names: Sequence[str]) -> list[PoseColumns]:
     return blocks
 
 
+def find_rotations(names: Sequence[str], forms: Collection[str]) -> list[PoseColumns]:
+    """The rotations in these forms; none where names resemble a pose but are none: only their author knows what they
+    mean."""
+    try:
+        return [block for block in find_pose_columns(names) if block.form in forms]
+    except UserError:
+        return []
+
+
 def replace_columns[Column](
     columns: list[Column], before: Sequence[PoseColumns], parts: Sequence[list[Column]]
 ) -> list[Column]:

@@ -21,6 +21,9 @@ w >= 0, those of a trajectory are continuous.
 rot6d: the first two columns of the matrix, one after the other (Zhou et al. 2019), as in our environments' states.
 rot6d_rows: its first two rows, as in pytorch3d and therefore in diffusion_policy and UMI.
 """
+QUATERNIONS = (QUATERNION, QUATERNION_WXYZ)
+TWO_VALUED = (AXIS_ANGLE, *QUATERNIONS)
+"""Forms with two values for each rotation."""
 _MIN_NORM = 1e-6
 _HALF_TURN = 0.7 * np.pi
 """A trajectory that begins with a larger rotation than this (rad) counts as one around half a turn. Between the 120 and

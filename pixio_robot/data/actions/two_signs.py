@@ -7,25 +7,18 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pixio_robot.data.actions.pose_columns import PoseColumns, find_pose_columns
-from pixio_robot.data.actions.rotations import AXIS_ANGLE, QUATERNION, QUATERNION_WXYZ
-from pixio_robot.errors import UserError
+from pixio_robot.data.actions.pose_columns import PoseColumns
+from pixio_robot.data.actions.rotations import AXIS_ANGLE
 
 _NEAR = np.cos(np.radians(60) / 2)
 """Only rotations within 60 degrees of the usual one count: any two of them are nearer to each other with equal signs
 than with opposite ones."""
 
 
-def find_two_signs(names: Sequence[str], actions: np.ndarray) -> Iterator[tuple[PoseColumns, float]]:
-    """The rotations among the columns of actions (n, a) of which some steps have the rarer of two signs, and the share
-    of these steps."""
-    try:
-        blocks = find_pose_columns(names)
-    except UserError:  # names that resemble a pose but are none
-        return
-    for block in blocks:
-        if block.form not in (AXIS_ANGLE, QUATERNION, QUATERNION_WXYZ):
-            continue
+def find_two_signs(rotations: Sequence[PoseColumns], actions: np.ndarray) -> Iterator[tuple[PoseColumns, float]]:
+    """Those of the rotations, which have two values each, of which some steps have the rarer of two signs, and the
+    share of these steps. actions (n, a): the columns that they are in."""
+    for block in rotations:
         quats_n4 = _as_quaternions(actions[:, block.first : block.stop] * np.array(block.scale), block.form)
         # The axis along which they lie, whatever their signs.
         usual_4 = np.linalg.eigh(quats_n4.T @ quats_n4)[1][:, -1]
