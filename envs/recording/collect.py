@@ -16,6 +16,7 @@ from envs.experts.disturbance import Disturbance
 from envs.experts.registry import make_expert
 from envs.pool.parallel_map import ordered_map
 from envs.recording.episodes import record_seed
+from envs.recording.takeovers import Takeovers
 from envs.simulator_imports import load_mujoco
 from envs.spec import make_env_spec
 from pixio_robot.data.demos.store import DemoStore
@@ -83,25 +84,26 @@ class CollectReport:
     spec: DemoSpec
 
 
-def collect(env_config: EnvConfig, config: CollectConfig) -> CollectReport:
-    """Record expert episodes until `config.episodes` are kept.
+def collect(env_config: EnvConfig, config: CollectConfig, takeovers: Takeovers | None = None) -> CollectReport:
+    """Record expert episodes until `config.episodes` are kept; `takeovers`: in which a policy takes over at times.
 
     Raises UserError if the store belongs to another configuration or the expert fails too often. If killed or
     interrupted, the store contains complete episodes only, and calling it again continues with the next seed.
     """
     make_expert(env_config)  # fails for a task without an expert before anything is created
     out = Path(config.out)
+    settings = _content_settings(env_config, config, takeovers)
     # `source` describes how the data was made; policies are not checked against it.
-    spec = dataclasses.replace(
-        make_env_spec(env_config), source=f"scripted expert, {config.disturbance}; {make_env_spec(env_config).source}"
-    )
-    store, failed = _open_store(out, spec, env_config, config)
+    env_spec = make_env_spec(env_config)
+    overridden = f", takeovers {takeovers.probability} of policy {takeovers.fingerprint}" if takeovers else ""
+    spec = dataclasses.replace(env_spec, source=f"scripted expert, {config.disturbance}{overridden}; {env_spec.source}")
+    store, failed = _open_store(out, spec, settings, config.overwrite)
     if len(store) and (before := store.spec.simulator_version) != (now := spec.simulator_version):
         print(f"collect: the episodes in {out} are of {before}, and further ones of {now}: they may look different")
     next_seed = max([config.first_seed - 1, *store.seeds, *failed]) + 1
     with (
         Progress(f"collect {env_config.task}", config.episodes, done=len(store)) as progress,
-        contextlib.closing(_episodes(env_config, config, next_seed)) as episodes,
+        contextlib.closing(_episodes(env_config, config, takeovers, next_seed)) as episodes,
     ):
         consecutive_failures = 0
         while (kept := len(store)) < config.episodes:
@@ -114,13 +116,14 @@ def collect(env_config: EnvConfig, config: CollectConfig) -> CollectReport:
                 continue
             # Written before the next append, so that resuming knows all failures before the last kept seed.
             failed.append(seed)
-            write_json(out / JOURNAL_FILE, _content_settings(env_config, config) | {"failed_seeds": failed})
+            write_json(out / JOURNAL_FILE, settings | {"failed_seeds": failed})
             consecutive_failures += 1
             if consecutive_failures >= config.max_failures:
-                mistakes = f", mistakes ({config.mistakes})" if config.mistakes else ""
+                others = f", mistakes ({config.mistakes})" if config.mistakes else ""
+                others += f", takeovers ({takeovers.probability})" if takeovers else ""
                 raise UserError(
                     f"The expert failed {consecutive_failures} episodes in a row (seeds up to {seed}) with "
-                    f"{kept} of {config.episodes} kept in {out}. Lower noise ({config.noise}){mistakes} or "
+                    f"{kept} of {config.episodes} kept in {out}. Lower noise ({config.noise}){others} or "
                     f"env.start_spread ({env_config.start_spread}), or raise env.horizon."
                 )
     return CollectReport(
@@ -129,7 +132,7 @@ def collect(env_config: EnvConfig, config: CollectConfig) -> CollectReport:
 
 
 def _episodes(
-    env_config: EnvConfig, config: CollectConfig, first_seed: int
+    env_config: EnvConfig, config: CollectConfig, takeovers: Takeovers | None, first_seed: int
 ) -> Generator[tuple[int, Episode], None, None]:
     """An endless sequence of (seed, episode), in order of the seeds, starting at `first_seed`."""
     seeds = itertools.count(first_seed)
@@ -138,19 +141,19 @@ def _episodes(
         from envs.warp.episodes import warp_episodes
 
         return warp_episodes(env_config, config.disturbance, seeds, config.worlds)
-    run = functools.partial(record_seed, env_config, config.disturbance)
+    run = functools.partial(record_seed, env_config, config.disturbance, takeovers)
     return ordered_map(run, seeds, config.workers, config.timeout_s)
 
 
-def _content_settings(env_config: EnvConfig, config: CollectConfig) -> dict[str, Any]:
+def _content_settings(env_config: EnvConfig, config: CollectConfig, takeovers: Takeovers | None) -> dict[str, Any]:
     """The settings that determine the content of the store; `episodes` may grow, workers and worlds do not matter."""
     settings = {name: getattr(config, name) for name in ("first_seed", "noise", "mistakes", "success_only")}
-    return {"env": to_json_value(env_config), "collect": settings}
+    policy = {"policy": takeovers.fingerprint, "takeovers": takeovers.probability} if takeovers else {"policy": None}
+    return {"env": to_json_value(env_config), "collect": settings | policy}
 
 
-def _open_store(out: Path, spec: DemoSpec, env_config: EnvConfig, config: CollectConfig) -> tuple[DemoStore, list[int]]:
-    journal = _content_settings(env_config, config)
-    if out.is_dir() and config.overwrite:
+def _open_store(out: Path, spec: DemoSpec, journal: dict[str, Any], overwrite: bool) -> tuple[DemoStore, list[int]]:
+    if out.is_dir() and overwrite:
         if any(out.iterdir()) and not (out / JOURNAL_FILE).exists():
             raise UserError(f"{out} was not created by collect: remove it yourself, or choose another out=.")
         shutil.rmtree(out)

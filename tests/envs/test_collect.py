@@ -114,7 +114,7 @@ def played(monkeypatch):
     and `played.end` a seed at which the session is interrupted."""
     made = SimpleNamespace(failures=set(), first=[], end=None)
 
-    def episodes(env_config, settings, first):
+    def episodes(env_config, settings, takeovers, first):
         spec = make_env_spec(env_config)
         made.first.append(first)
         for seed in itertools.count(first):

@@ -22,6 +22,7 @@ EXAMPLES = {
     "collect": (
         "collect env=stack episodes=100 run=runs/mine",
         "collect env=lift_cluttered episodes=480 mistakes=0.02 run=runs/mine",
+        "collect env=stack checkpoint=runs/mine/policies/diffusion first_seed=20000 out=runs/mine/takeovers",
     ),
     "footage": (
         "footage env=lift_cluttered run=runs/mine",
