@@ -1,9 +1,10 @@
 """Training steps a second: our diffusion policy against lerobot's, same size and batch, from the files to the update.
 
-    OMP_NUM_THREADS=1 python benchmarks/policy_training.py [--batch 16] [--steps 6] [--out result.json]
+    OMP_NUM_THREADS=1 python benchmarks/policy_training.py [--batch 16] [--steps 6] [--bfloat16] [--out result.json]
 
 A step is a batch from the disk, forward, backward and a fused AdamW, on a GPU as in our training loop for both: under
-bfloat16 autocast, with TF32 for the rest. Both read the same demonstrations: ours a Zarr store, lerobot's a
+bfloat16 autocast, with TF32 for the rest; on a CPU so with --bfloat16, which our `train` chooses by itself on a CPU
+that computes in it. lerobot's then also trains in float32, its own default. Both read the same demonstrations: ours a Zarr store, lerobot's a
 LeRobotDataset with video (its default) through torch's DataLoader in the same process. `ours_cached` trains on features
 that a frozen encoder gave once. Rows with `_memory` repeat one batch that is in memory, so that the two are compared as
 networks. Contestants take turns: on a CPU after every step, which is timed in CPU seconds of the process, readers'
@@ -85,13 +86,16 @@ def contestants(arguments: argparse.Namespace, folder: Path, device: torch.devic
     from_disk, from_cache = our_batches(store, rows, device, None), our_batches(store, rows, device, cache)
     from_video = their_batches(dataset, rows, device)
     batch, theirs_batch = make_batch(rows, side, device)
+    step = functools.partial(imitating, device=device, bfloat16=arguments.bfloat16)
     steps = {
-        "ours": imitating(ours, lambda: ours.loss(next(from_disk))[0], device),
-        "ours_cached": imitating(cached, lambda: cached.loss(next(from_cache))[0], device),
-        "lerobot": imitating(theirs, lambda: theirs(next(from_video))[0], device),
-        "ours_memory": imitating(ours, lambda: ours.loss(batch)[0], device),
-        "lerobot_memory": imitating(theirs, lambda: theirs(dict(theirs_batch))[0], device),
+        "ours": step(ours, lambda: ours.loss(next(from_disk))[0]),
+        "ours_cached": step(cached, lambda: cached.loss(next(from_cache))[0]),
+        "lerobot": step(theirs, lambda: theirs(next(from_video))[0]),
+        "ours_memory": step(ours, lambda: ours.loss(batch)[0]),
+        "lerobot_memory": step(theirs, lambda: theirs(dict(theirs_batch))[0]),
     }
+    if arguments.bfloat16 and device.type == "cpu":
+        steps["lerobot_float32"] = imitating(theirs, lambda: theirs(next(from_video))[0], device)
     return steps, {"ours": parameter_count(ours), "lerobot": parameter_count(theirs)}
 
 
@@ -102,6 +106,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=8, help="of 50 steps")
     parser.add_argument("--steps", type=int, default=6, help="timed, of each contestant (on a GPU blocks of 50)")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--bfloat16", action="store_true", help="on a CPU, too; lerobot's also in float32")
     arguments = parse_arguments(parser, note=True)
     os.environ["HF_HUB_OFFLINE"] = "1"
     device = pick_device(arguments.device)
@@ -116,6 +121,9 @@ def main() -> None:
         "cached_features": rate["ours_cached"] / rate["lerobot"],
         "network_alone": rate["ours_memory"] / rate["lerobot_memory"],
     }
+    if "lerobot_float32" in rate:
+        ratio["end_to_end_over_float32"] = rate["ours"] / rate["lerobot_float32"]
+        ratio["cached_features_over_float32"] = rate["ours_cached"] / rate["lerobot_float32"]
     unit = "steps/s" if device.type == "cuda" else "steps per CPU second"
     for name, value in rate.items():
         print(f"{name:15} {value:7.3f} {unit}")
@@ -126,7 +134,7 @@ def main() -> None:
         "ratio": ratio,
         "parameters": sizes,
         "settings": measured_settings(arguments),
-        "dtype": "bfloat16" if device.type == "cuda" else "float32",
+        "dtype": "bfloat16" if device.type == "cuda" or arguments.bfloat16 else "float32",
     }
     versions = {"torch": torch.__version__, "lerobot_video_decoder": lerobot_video_decoder()}
     save_result(
