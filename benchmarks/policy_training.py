@@ -3,12 +3,14 @@
     OMP_NUM_THREADS=1 python benchmarks/policy_training.py [--batch 16] [--steps 6] [--bfloat16] [--out result.json]
 
 A step is a batch from the disk, forward, backward and a fused AdamW, on a GPU as in our training loop for both: under
-bfloat16 autocast, with TF32 for the rest; on a CPU so with --bfloat16, which our `train` chooses by itself on a CPU
-that computes in it. lerobot's then also trains in float32, its own default. Both read the same demonstrations: ours a Zarr store, lerobot's a
-LeRobotDataset with video (its default) through torch's DataLoader in the same process. `ours_cached` trains on features
-that a frozen encoder gave once. Rows with `_memory` repeat one batch that is in memory, so that the two are compared as
-networks. Contestants take turns: on a CPU after every step, which is timed in CPU seconds of the process, readers'
-threads and all, so that a busy machine tells the same as an idle one; on a GPU after 50.
+bfloat16 autocast, with TF32 for the rest; on a CPU with --bfloat16, which our `train` chooses by itself on a CPU that
+computes in it. lerobot's policy is then also trained in float32, its own default.
+
+Both read the same demonstrations: ours a Zarr store, lerobot's a LeRobotDataset with video (its default) through
+torch's DataLoader in the same process. `ours_cached` trains on features that a frozen encoder gave once. Rows with
+`_memory` repeat one batch that is in memory, so that the two are compared as networks. Contestants take turns: on a CPU
+after every step, which is timed in CPU seconds of the process, readers' threads and all, so that a busy machine tells
+the same as an idle one; on a GPU after 50.
 """
 
 from __future__ import annotations
