@@ -28,12 +28,13 @@ MODULES = {
     "diffusion_policy": "pixio_robot.interop.diffusion_policy",
     "aloha": "pixio_robot.interop.aloha",
     "maniskill": "pixio_robot.interop.maniskill",
+    "cortexbench": "pixio_robot.interop.cortexbench",
     "folder": "pixio_robot.interop.plain_folder",
 }
 """Format -> its module, which implements `ImportFormat`, or `DemoFormat` if it is in EXPORTS."""
-EXPORTS = tuple(name for name in MODULES if name not in ("aloha", "libero", "maniskill"))
-"""No export to ALOHA, LIBERO or ManiSkill: their files have no place for a DemoSpec, and tools that read the first two
-read LeRobot's or robomimic's as well."""
+EXPORTS = tuple(name for name in MODULES if name not in ("aloha", "libero", "maniskill", "cortexbench"))
+"""No export to the others: their files have no place for a DemoSpec, and tools that read ALOHA's or LIBERO's read
+LeRobot's or robomimic's as well."""
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
 """The name of a dataset on the Hugging Face Hub: owner/name."""
 _SUFFIXES = (".zarr", ".zip", ".hdf5", ".h5")
