@@ -29,14 +29,19 @@ _CAN_CLEARANCE_HEIGHT = 1.06
 _BIN_CENTRE, _BIN_HALF = np.array((0.1, -0.25)), np.array((0.2, 0.245))
 """The bin in which the can starts (m)."""
 
+_HANDLE = "square_nut_handle_pos"
+
 _CAN_HOVER_HEIGHTS, _NUT_HOVER_HEIGHTS = (0.14, 0.08), (0.08, 0.05)
 """Heights of the fingertip site above can and handle before descending (see `grasping.hover_above`), metres."""
 
 _NUT_CLEARANCE_HEIGHT = 1.02
 """Height of the nut (m) at which it clears the peg."""
 
-_LOWER_STEPS = 61
-"""Steps after which the nut is released, wherever it is."""
+_AROUND_PEG_HEIGHT = 0.93
+"""Height of the nut (m) at which the peg's top is inside it: it lies on the peg at 0.96 and at its foot below 0.87."""
+
+_LOWER_STEPS = 31
+"""Steps in which the nut gets there, unless it lies on the peg: then it is aligned anew."""
 
 
 def place_can_in_bin(world: World) -> Motions:
@@ -83,60 +88,81 @@ def _move_can(world: World, height: float, grip: np.ndarray) -> np.ndarray:
 
 
 def fit_nut_on_peg(world: World) -> Motions:
-    """Grasps the nut by its handle, aligns it with the peg, and lowers it with integral control of the error; ends if
-    the handle slips."""
+    """Grasps the nut by its handle, aligns it with the peg, lowers it around the peg's top and lets it fall; ends if it
+    slips."""
     drift = np.zeros(2)
     while True:
         grip = yield from _grasp_handle(world)
-        lifted = False
-        while not lifted:
-            yield move_to(
-                world, world["eef_pos"] + upward(_NUT_CLEARANCE_HEIGHT - world["square_nut_pos"][2] + 0.02), CLOSE, grip
-            )
-            if has_slipped(world, "square_nut_handle_pos"):
+        yield from _lift_nut(world, grip)
+        around_peg = False
+        while not around_peg:
+            grip = yield from _align_nut(world, drift)
+            yield from _lower_nut(world, drift, grip)
+            if has_slipped(world, _HANDLE):
                 return
-            lifted = world["square_nut_pos"][2] > _NUT_CLEARANCE_HEIGHT - 0.03
-        yaw = _target_yaw(world)
-        aligned = False
-        while not aligned:
-            yield _move_nut(world, _NUT_CLEARANCE_HEIGHT, drift, grip_down(yaw))
-            if has_slipped(world, "square_nut_handle_pos"):
-                return
-            off = _peg_offset(world)
-            if np.linalg.norm(off) < 0.05:
-                drift = np.clip(drift + 0.12 * off, -0.03, 0.03)
-                yaw += 0.15 * (_target_yaw(world) - yaw)
-            aligned = np.linalg.norm(off) < 0.003 and abs(_peg_rotation_error(world)) < 0.05
-        grip = grip_down(yaw)
-        for _ in range(_LOWER_STEPS):
-            yield _move_nut(world, 0.85, drift, grip)
-            if has_slipped(world, "square_nut_handle_pos"):
-                return
-            drift = np.clip(drift + 0.05 * _peg_offset(world), -0.03, 0.03)
-            if world["square_nut_pos"][2] < 0.865:
-                break
+            around_peg = world["square_nut_pos"][2] < _AROUND_PEG_HEIGHT
+        # Held any lower, it tilts and jams on the peg.
         yield from release(world, grip, wait=4, rise=17, height=0.08)
-        yield hover_above(world, "square_nut_handle_pos", grip, _NUT_HOVER_HEIGHTS)
+        yield hover_above(world, _HANDLE, grip, _NUT_HOVER_HEIGHTS)
 
 
 def _grasp_handle(world: World) -> Generator[np.ndarray, None, np.ndarray]:
     """Grasp the nut by its handle. Returns the grip (3, 3)."""
-    handle = "square_nut_handle_pos"
     while True:
         # The nut falls and slides in the first steps: aim at where it is now.
         grip = _handle_grip(world)
-        over = horizontal_distance(world, handle) < 0.01 and np.linalg.norm(rotation_error(world, grip)) < 0.1
-        if over and (yield from descend(world, handle, grip, within=0.006, patience=26)):
+        over = horizontal_distance(world, _HANDLE) < 0.01 and np.linalg.norm(rotation_error(world, grip)) < 0.1
+        if over and (yield from descend(world, _HANDLE, grip, within=0.006, patience=26)):
             break
-        yield hover_above(world, handle, grip, _NUT_HOVER_HEIGHTS)
+        yield hover_above(world, _HANDLE, grip, _NUT_HOVER_HEIGHTS)
     for _ in range(7):
         yield move_to(world, world["eef_pos"], CLOSE, grip)
     return grip
 
 
+def _lift_nut(world: World, grip: np.ndarray) -> Motions:
+    """Lift the nut clear of the peg; ends early if it slips."""
+    while world["square_nut_pos"][2] <= _NUT_CLEARANCE_HEIGHT - 0.03 and not has_slipped(world, _HANDLE):
+        rise = _NUT_CLEARANCE_HEIGHT - world["square_nut_pos"][2] + 0.02
+        yield move_to(world, world["eef_pos"] + upward(rise), CLOSE, grip)
+
+
+def _align_nut(world: World, drift: np.ndarray) -> Generator[np.ndarray, None, np.ndarray]:
+    """Bring the nut to rest over the peg; ends early if it slips. Returns the grip (3, 3).
+
+    Near the peg, `drift` (2,) integrates the error, in metres.
+    """
+    yaw, aligned = _target_yaw(world), False
+    off = _peg_offset(world)
+    while not aligned and not has_slipped(world, _HANDLE):
+        before = off
+        yield _move_nut(world, _NUT_CLEARANCE_HEIGHT, drift, grip_down(yaw))
+        off = _peg_offset(world)
+        if np.linalg.norm(off) < 0.05:
+            _integrate(drift, 0.12 * off)
+            yaw += 0.15 * (_target_yaw(world) - yaw)
+        at_rest = np.linalg.norm(off - before) < 0.003
+        aligned = at_rest and np.linalg.norm(off) < 0.005 and abs(_peg_rotation_error(world)) < 0.06
+    return grip_down(yaw)
+
+
+def _lower_nut(world: World, drift: np.ndarray, grip: np.ndarray) -> Motions:
+    """Lower the nut around the peg, still integrating the error; ends early if it slips, or lies on the peg."""
+    for _ in range(_LOWER_STEPS):
+        if has_slipped(world, _HANDLE) or world["square_nut_pos"][2] < _AROUND_PEG_HEIGHT:
+            return
+        yield _move_nut(world, 0.85, drift, grip)
+        _integrate(drift, 0.05 * _peg_offset(world))
+
+
+def _integrate(drift: np.ndarray, error: np.ndarray) -> None:
+    """Add the error (2,) to the drift (2,), in place."""
+    np.clip(drift + error, -0.03, 0.03, out=drift)
+
+
 def _handle_grip(world: World) -> np.ndarray:
     """The grip (3, 3) whose finger axis is across the handle."""
-    handle = world["square_nut_handle_pos"] - world["square_nut_pos"]
+    handle = world[_HANDLE] - world["square_nut_pos"]
     now = get_yaw(world["eef_mat"])
     across = float(np.arctan2(handle[1], handle[0])) + np.pi / 2
     return grip_down(now + wrap_angle(across - now, np.pi))
