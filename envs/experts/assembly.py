@@ -41,7 +41,7 @@ _AROUND_PEG_HEIGHT = 0.93
 """Height of the nut (m) at which the peg's top is inside it: it lies on the peg at 0.96 and at its foot below 0.87."""
 
 _LOWER_STEPS = 31
-"""Steps in which the nut gets there, unless it lies on the peg: then it is aligned anew."""
+"""Steps in which the nut gets there, unless it meets the peg askew: then it is aligned anew."""
 
 
 def place_can_in_bin(world: World) -> Motions:
@@ -141,15 +141,17 @@ def _align_nut(world: World, drift: np.ndarray) -> Generator[np.ndarray, None, n
         if np.linalg.norm(off) < 0.05:
             _integrate(drift, 0.12 * off)
             yaw += 0.15 * (_target_yaw(world) - yaw)
-        at_rest = np.linalg.norm(off - before) < 0.003
+        at_rest = np.linalg.norm(off - before) < 0.006
         aligned = at_rest and np.linalg.norm(off) < 0.005 and abs(_peg_rotation_error(world)) < 0.06
     return grip_down(yaw)
 
 
 def _lower_nut(world: World, drift: np.ndarray, grip: np.ndarray) -> Motions:
-    """Lower the nut around the peg, still integrating the error; ends early if it slips, or lies on the peg."""
+    """Lower the nut around the peg, still integrating the error; ends early if it slips or leaves the peg's axis."""
     for _ in range(_LOWER_STEPS):
-        if has_slipped(world, _HANDLE) or world["square_nut_pos"][2] < _AROUND_PEG_HEIGHT:
+        off = _peg_offset(world)
+        around_peg = world["square_nut_pos"][2] < _AROUND_PEG_HEIGHT
+        if around_peg or has_slipped(world, _HANDLE) or np.linalg.norm(off) > 0.01:
             return
         yield _move_nut(world, 0.85, drift, grip)
         _integrate(drift, 0.05 * _peg_offset(world))
