@@ -24,7 +24,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from pixio_robot.errors import UserError
 from pixio_robot.training.distributed.launch import (
     DISTRIBUTED_VARIABLES,
-    _is_distributed_launch,
+    _export_launch,
     _local_gpu_index,
     join_process_group,
 )
@@ -635,11 +635,11 @@ def test_only_tasks_of_a_step_join(monkeypatch):
     # The script of a job of three tasks is one process.
     for name, value in {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "3", "SLURM_PROCID": "0"}.items():
         monkeypatch.setenv(name, value)
-    assert not _is_distributed_launch()
+    assert not _export_launch()
     # So is one that was told only a part, as in a container.
     for number in ("1", "2", ""):
         monkeypatch.setenv("SLURM_STEP_NUM_TASKS", number)
-        assert not _is_distributed_launch()
+        assert not _export_launch()
     for name, value in {**STEP, **dict.fromkeys(DISTRIBUTED_VARIABLES, "")}.items():
         monkeypatch.setenv(name, value)  # so that they are put back
     for name in DISTRIBUTED_VARIABLES:
@@ -650,9 +650,9 @@ def test_only_tasks_of_a_step_join(monkeypatch):
     terminal, _ = pty.openpty()
     with os.fdopen(terminal) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
-        assert not _is_distributed_launch()
+        assert not _export_launch()
     monkeypatch.setattr(sys, "stdin", None)
-    assert _is_distributed_launch()
+    assert _export_launch()
     assert os.environ["WORLD_SIZE"] == "3"
 
 

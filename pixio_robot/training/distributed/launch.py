@@ -47,7 +47,7 @@ def build_device_mesh(device: torch.device) -> DeviceMesh:
 def join_process_group(device: str = "auto") -> Iterator[Processes]:
     """Join the process group of a launch; otherwise yield a single process. Raises UserError if they do not find
     each other, or would have to share a GPU."""
-    if not _is_distributed_launch():
+    if not _export_launch():
         yield Processes()
         return
     # Imported after the group exists, this module would keep the group in default arguments (torch 2.11).
@@ -125,8 +125,8 @@ def destroy_process_group() -> None:
     gc.collect()  # models refer to their group, and contain reference cycles
 
 
-def _is_distributed_launch() -> bool:
-    """Whether this is one of several processes; if so, the environment holds the variables that torch needs."""
+def _export_launch() -> bool:
+    """Set the environment variables that torch needs, if this is one of several processes; whether it is."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return True
     if "SUBMITIT_EXECUTOR" not in os.environ:
