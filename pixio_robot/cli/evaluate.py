@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -131,6 +132,9 @@ def _evaluate(command: EvaluateCommand) -> bool:
         repeating = is_reproducible(command.env)
         for note in limitations(command.env, repeating):
             print(f"evaluate: {note}")
+    actors = (target.make_actor(names.spec.task, command, command.num_slots, device) for target in targets)
+    # The first is loaded before any simulator starts, so that damaged weights are told at once.
+    actors = itertools.chain([next(actors)], actors)
     pool = make_pool(
         command.env,
         command.workers,
@@ -142,10 +146,9 @@ def _evaluate(command: EvaluateCommand) -> bool:
     )
     out = Path(command.out)
     with pool:
-        for target in targets:
+        for target, (actor, acting) in zip(targets, actors, strict=True):
             step = target.policy.training_step
             directory = out if step is None else out / checkpoint_directory(step)
-            actor, acting = target.make_actor(names.spec.task, command, command.num_slots, device)
             who = replace(target.policy, acting=acting, sight=command.to_arguments())
             _evaluate_target(command, pool, replace(target, policy=who), names.actor(actor), directory, repeating)
     if command.every_checkpoint:

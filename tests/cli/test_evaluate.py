@@ -1,6 +1,7 @@
 """`evaluate`: recorded rollouts train a policy, whose checkpoints are evaluated, here or on a Ray cluster."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from demo_data import SPEC
 
 from envs.config import EnvConfig
+from envs.pool import worker_pool
 from envs.spec import make_env_spec
 from pixio_robot.cli.config.compose import load_settings
 from pixio_robot.cli.evaluate import EvaluateCommand, _evaluate_target
@@ -223,6 +225,17 @@ def test_what_does_not_go_together_is_refused(run: Path) -> None:
         with pytest.raises(UserError, match=message):
             dispatch(["evaluate", *FEW, *words, f"out={run}/evaluations/refused"])
         assert not (run / "evaluations" / "refused").exists()
+
+
+def test_damaged_weights_are_told_before_any_simulator_starts(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run / "policies" / "bc" / "model", tmp_path / "bc")
+    weights = tmp_path / "bc" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    monkeypatch.setattr(worker_pool, "make_pool", lambda *_, **__: pytest.fail("simulators started"))
+    with pytest.raises(UserError, match="safetensors"):
+        dispatch(["evaluate", *FEW, f"checkpoint={tmp_path}/bc", f"out={tmp_path}/damaged"])
 
 
 @pytest.mark.slow
