@@ -18,7 +18,8 @@ class DataSettings:
     """Demonstration store, or a list of stores to train one policy on all of their tasks. A store may contain several
     tasks."""
     data_weights: list[float] | None = None
-    """Sampling weight of each store in `data`; normalised to sum to 1. null: proportional to its number of windows."""
+    """Sampling weight of each store in `data`; normalised to sum to 1. A store of weight 0 is left out. null:
+    proportional to its number of windows."""
     goals: str | None = None
     """File with a goal vector for each task (.json or .safetensors, task -> numbers), such as embeddings of language
     instructions. null: those of `initial_policy`; without, the policy learns an embedding of each of several tasks."""

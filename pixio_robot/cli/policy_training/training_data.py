@@ -18,6 +18,7 @@ from pixio_robot.data.features.cache import FeatureCache
 from pixio_robot.data.goals import Goals, one_hot_goals, read_goals
 from pixio_robot.data.loading import DemoBatches, DemoWindows
 from pixio_robot.data.mixture import MixedBatches, common_spec
+from pixio_robot.data.mixture_weights import normalize_weights
 from pixio_robot.data.stats import Statistics, compute_mixture_statistics
 from pixio_robot.errors import UserError
 from pixio_robot.training.distributed.processes import Processes, current_processes
@@ -107,9 +108,9 @@ def open_demonstrations(
     held out but all are in `learned`, and for settings that leave none to train on.
     """
     paths, weights, tell_task = settings.stores, settings.data_weights, settings.tell_task
+    if weights is not None:
+        paths, weights = _leave_out_weightless(paths, weights)
     stores = _open_stores([*paths, *settings.validation_data])
-    if weights is not None and len(weights) != len(paths):
-        raise UserError(f"data_weights={weights} must have one number for each of the {len(paths)} stores in data.")
     sources = [
         DemoSource(
             store=store,
@@ -147,6 +148,14 @@ def open_demonstrations(
         goals=goal_vectors,
         weights=weights,
     )
+
+
+def _leave_out_weightless(paths: Sequence[str], weights: Sequence[float]) -> tuple[list[str], list[float]]:
+    """The stores that are drawn from, and their weights. The others would only take part in what is computed over all
+    episodes, such as statistics and tasks. Raises UserError for invalid weights."""
+    normalize_weights(weights, [1] * len(paths), "stores in data")
+    drawn = [(path, weight) for path, weight in zip(paths, weights, strict=True) if weight]
+    return [path for path, _ in drawn], [weight for _, weight in drawn]
 
 
 def _open_stores(paths: Sequence[str]) -> list[DemoStore]:

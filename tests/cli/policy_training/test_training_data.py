@@ -180,12 +180,24 @@ def test_weights_stay_with_their_stores_when_one_has_nothing_to_train_on(tmp_pat
         masked(tmp_path / name, valid, first_seed=50 * i)
         for i, (name, valid) in enumerate((("a", ()), ("b", range(5)), ("c", ())))
     ]
-    chosen = {"train_where": "info.mask.train == true", "data_weights": [1.0, 5.0, 0.0]}
+    chosen = {"train_where": "info.mask.train == true", "data_weights": [1.0, 5.0, 1e-9]}
     data = opened(*(store.path for store in stores), share=0.0, **chosen)
     with data.streams(Chunks(), None, batch_size=16, seed=0, random_views=False)[0] as training:
         drawn = next(training).actions[:, 0].numpy()
     first = np.concatenate([stores[0].actions(number) for number in range(5)])
     assert (drawn[:, None] == first).all(-1).any(1).all()
+
+
+def test_a_store_of_weight_0_is_as_if_it_were_not_listed(tmp_path):
+    used = str(make_store(tmp_path / "used", 4).path)
+    unused = str(several_tasks(tmp_path / "unused").path)
+    without, beside = opened(used), opened(unused, used, data_weights=[0, 2.0])
+    assert (beside.spec, beside.goals, beside.seeds) == (without.spec, without.goals, without.seeds)
+    assert parts(beside) == parts(without)
+    np.testing.assert_array_equal(beside.statistics.state.mean, without.statistics.state.mean)
+    for weights in ([0, 0], [1], [1, -1], [1, float("nan")]):
+        with pytest.raises(UserError, match=r"data_weights=.* non-negative number for each of the 2 stores in data"):
+            opened(unused, used, data_weights=weights)
 
 
 def test_a_single_store_trains_on_the_same_batches_whatever_is_held_out_elsewhere(tmp_path):
