@@ -29,16 +29,24 @@ class RecedingHorizon:
     At each step: `add_frame`, then `add_chunk` if `needs_chunk`, then take the `next_action`.
     """
 
-    def __init__(self, observation_steps: int, execute: int, ensemble_weight: float | None = None):
+    def __init__(
+        self,
+        observation_steps: int,
+        execute: int,
+        ensemble_weight: float | None = None,
+        quaternions: Sequence[int] = (),
+    ):
         """`ensemble_weight`: average all earlier predictions for a step with weights exp(-w i), i = 0 the oldest
         (temporal ensembling, ACT, Zhao et al. 2023; they use w = .01 with execute = 1); None uses the newest only. Of a
-        dimension with two values, such as a gripper that is open or closed, the value nearer to the average is used."""
+        dimension with two values, such as a gripper that is open or closed, the value nearer to the average is used.
+        `quaternions`: the first of the four columns of each quaternion; these are averaged as rotations."""
         self.step = 0
         self._frames: collections.deque[Frame] = collections.deque(maxlen=observation_steps)
         self._has_frame = False
         """Whether the frame of the current step is among them."""
         self._execute = execute
         self._weight = ensemble_weight
+        self._quaternions = quaternions
         self._queue: collections.deque[np.ndarray] = collections.deque()
         self._chunks: list[tuple[int, np.ndarray]] = []
         """(first step, actions) of earlier calls, oldest first; kept only for temporal ensembling."""
@@ -89,8 +97,19 @@ class RecedingHorizon:
         for step in range(self.step, self.step + self._execute):
             predictions = [old[step - start] for start, old in self._chunks if step < start + len(old)]
             weights = [math.exp(-self._weight * age) for age in range(len(predictions))]
-            average = np.average(predictions, axis=0, weights=weights)
+            average = self._average(np.array(predictions), weights)
             self._queue.append(self._binary.snap(average).astype(chunk.dtype))
+
+    def _average(self, predictions: np.ndarray, weights: Sequence[float]) -> np.ndarray:
+        """Predictions (n, a), the newest last -> their average (a,)."""
+        quaternions = [slice(first, first + 4) for first in self._quaternions]
+        for columns in quaternions:  # of the two quaternions of each rotation, the one on the newest one's side
+            values = predictions[:, columns]
+            values[values @ values[-1] < 0] *= -1
+        average = np.average(predictions, axis=0, weights=weights)
+        for columns in quaternions:  # the mean of unit quaternions is shorter, and in its direction their mean rotation
+            average[columns] *= np.linalg.norm(predictions[-1, columns]) / (np.linalg.norm(average[columns]) or 1)
+        return average
 
     def next_action(self) -> np.ndarray:
         self.step += 1

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pixio_robot.data.actions.pose_columns import find_quaternions
 from pixio_robot.errors import UserError
 from pixio_robot.observation_checks import check_actions
 from pixio_robot.receding_horizon import RecedingHorizon, check_execute
@@ -72,6 +73,7 @@ class ChunkedActor:
         self._device = torch.device(device)
         self._batch_size = batch_size
         self._ensemble_weight = ensemble_weight
+        self._quaternions = find_quaternions(policy.spec.action_names)
         self._goal = goal
         self._noise_seed = noise_seed
         self._slots: dict[int, _EpisodeState] = {}
@@ -80,7 +82,9 @@ class ChunkedActor:
 
     def reset(self, slot: int, seed: int, goal: Sequence[float] | None = None) -> None:
         """Begin an episode; `goal` (g,): its own goal."""
-        horizon = RecedingHorizon(self._policy.observation_steps, self._execute, self._ensemble_weight)
+        horizon = RecedingHorizon(
+            self._policy.observation_steps, self._execute, self._ensemble_weight, self._quaternions
+        )
         self._slots[slot] = _EpisodeState(seed, horizon, self._goal if goal is None else goal)
 
     def uses_next_frame(self, slot: int) -> bool:

@@ -51,6 +51,7 @@ class PolicyClient:
             self.observation_steps: int = hello["observation_steps"]
             self.execute: int = hello["execute"]
             self.ensemble_weight: float | None = hello["ensemble_weight"]
+            self.quaternions: list[int] = hello.get("quaternions", [])
             self.tasks: list[str] = hello.get("tasks", [])
             self.task = task
             self.watch = StateRangeMonitor.of(self.spec.state_names, hello.get("state_range"))
@@ -83,7 +84,9 @@ class PolicyClient:
             raise UserError(f"seed={number} must be from {ENCODABLE_INTEGERS.start} to {ENCODABLE_INTEGERS.stop - 1}.")
         with self._exclusive_use():
             self._seed = number
-            self._episode = RecedingHorizon(self.observation_steps, self.execute, self.ensemble_weight)
+            self._episode = RecedingHorizon(
+                self.observation_steps, self.execute, self.ensemble_weight, self.quaternions
+            )
 
     @property
     def needs_images(self) -> bool:

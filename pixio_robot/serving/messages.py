@@ -1,7 +1,7 @@
 """Wire format: msgpack maps that contain numpy arrays. Nothing is ever unpickled.
 
-Server, on connecting  {"protocol", "spec", "cameras", "observation_steps", "execute", "ensemble_weight", "tasks",
-                        "state_range"}
+Server, on connecting  {"protocol", "spec", "cameras", "observation_steps", "execute", "ensemble_weight",
+                        "quaternions", "tasks", "state_range"}
 Client                 {"images": {camera: uint8 (t, h, w, 3)}, "state": float32 (t, s), "seed", "step", "task"}
 Server                 {"actions": float32 (n, a), "milliseconds"} or {"error"}
 
@@ -9,7 +9,7 @@ t is the policy's number of observation steps, the newest frame last. `task` is 
 `state_range` is the minimum and maximum state in the demonstrations, [[s numbers], [s numbers]], or null for a policy
 that does not use the state.
 n >= `execute`, the number of actions that are carried out; with `ensemble_weight` the client averages all actions that
-it has received for a step.
+it has received for a step, `quaternions` (the first of the four columns of each) as rotations.
 """
 
 from __future__ import annotations

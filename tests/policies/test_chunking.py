@@ -1,12 +1,14 @@
 """Laws of receding-horizon execution, with a policy that writes down what it was shown."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from pixio_robot.errors import UserError
 from pixio_robot.receding_horizon import RecedingHorizon
@@ -18,7 +20,7 @@ from policies.config import PolicyConfig
 class Recorder:
     """Answers with chunks [time * 100 + 0, 1, ...] of the newest frame's time, which is its state and its pixel."""
 
-    spec = None
+    spec = SimpleNamespace(action_names=["number"])
 
     def __init__(self, observation_steps=2, horizon=8, cameras=("front",)):
         self.observation_steps, self.horizon, self.cameras = observation_steps, horizon, list(cameras)
@@ -129,7 +131,7 @@ def test_temporal_ensembling_averages_all_predictions_for_a_step():
 class Gripper:
     """Moves on with every call, and closes the gripper from the time `closes` on, as it foresees at any time."""
 
-    spec, observation_steps, horizon, cameras = None, 1, 6, ()
+    spec, observation_steps, horizon, cameras = SimpleNamespace(action_names=["x", "gripper"]), 1, 6, ()
 
     def __init__(self, closes=4, foresees=True):
         self.closes, self.foresees, self.now = closes, foresees, 0
@@ -171,6 +173,31 @@ def test_two_chunks_that_each_hold_still_are_averaged():
         episode.add_chunk(np.full((2, 1), value, np.float32))
         found.append(float(episode.next_action()[0]))
     assert found == pytest.approx([0.0, 0.1])
+
+
+@pytest.mark.parametrize("form", ["xyzw", "wxyz"])
+def test_quaternions_are_averaged_as_rotations_whichever_of_their_signs_is_predicted(form):
+    axis, degrees = np.array([0.6, 0.0, 0.8]), (10, 40, 25)
+    stem = "eef_quat" if form == "xyzw" else "eef_quat_wxyz"
+    quaternions = Rotation.from_rotvec(np.outer(np.radians(degrees), axis)).as_quat(scalar_first=form == "wxyz")
+    predictions = np.array([[1], [-1], [1]]) * quaternions
+
+    class Turning:
+        spec = SimpleNamespace(action_names=["x [m]", *(f"{stem}.{axis} [1]" for axis in form)])
+        observation_steps, horizon, cameras = 1, 4, ()
+        calls = iter(predictions)
+
+        def act(self, observation: Observation, seeds=None):
+            chunk = np.tile([len(predictions), *next(self.calls)], (1, self.horizon, 1))
+            return torch.from_numpy(chunk.astype(np.float32))
+
+    actor = ChunkedActor(Turning(), 1, batch_size=1, ensemble_weight=0.0)
+    actor.reset(0, 1)
+    actions = np.stack([actor.act({0: frame(time, False)})[0] for time in range(3)])
+    turns = Rotation.from_quat(actions[:, 1:], scalar_first=form == "wxyz").as_rotvec(degrees=True)
+    np.testing.assert_allclose(turns, np.outer([10, 25, 25], axis), atol=0.1)
+    np.testing.assert_allclose(np.linalg.norm(actions[:, 1:], axis=1), 1, atol=1e-6)
+    assert (actions[:, 1:] @ predictions[-1] * [1, -1, 1] > 0).all(), "of the two signs, the newest prediction's"
 
 
 @pytest.mark.parametrize("weight", [-0.1, float("inf"), float("nan")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import re
@@ -120,6 +121,27 @@ def test_a_client_averages_predictions_as_the_policy_at_hand(checkpoint: Path) -
         return there
 
     np.testing.assert_allclose(here, asyncio.run(talk()), atol=1e-6)
+
+
+def test_a_client_averages_quaternions_as_rotations() -> None:
+    names = ["gripper", *(f"eef_quat.{axis}" for axis in "xyzw")]
+    answers = iter([[0, 0, 0, 0, 1], [0, 0, 0, -0.6, -0.8]])
+    served = ServedPolicy(
+        spec=dataclasses.replace(SPEC, action_names=names),
+        cameras=[],
+        observation_steps=1,
+        execute=1,
+        plan=lambda *_: np.tile(np.array(next(answers), np.float32), (2, 1)),
+        ensemble_weight=0.0,
+    )
+
+    def act(address: str) -> None:
+        with PolicyClient(address, TOKEN) as client:
+            state = Frame({}, np.zeros(3, np.float32))
+            client.act(state)
+            np.testing.assert_allclose(client.act(state), [0, 0, 0, -(0.1**0.5), -(0.9**0.5)], atol=1e-6)
+
+    serving(served, act)
 
 
 def test_a_served_policy_is_told_its_task_and_draws_as_the_policy_at_hand(checkpoint: Path, tmp_path: Path) -> None:
@@ -435,6 +457,7 @@ def test_sigterm_ends_it_though_a_call_hangs(monkeypatch: pytest.MonkeyPatch) ->
 
 ENDING = """
 import asyncio
+import dataclasses
 import sys
 import threading
 import numpy as np

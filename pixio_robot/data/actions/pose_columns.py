@@ -20,6 +20,7 @@ from pixio_robot.data.actions.rotations import (
     MATRIX,
     QUATERNION,
     QUATERNION_WXYZ,
+    QUATERNIONS,
     ROT6D,
     ROT6D_ROWS,
     ROTATION_SIZES,
@@ -149,6 +150,11 @@ def find_rotations(names: Sequence[str], forms: Collection[str]) -> list[PoseCol
         return [block for block in find_pose_columns(names) if block.form in forms]
     except UserError:
         return []
+
+
+def find_quaternions(names: Sequence[str]) -> list[int]:
+    """The number of the first column of each quaternion."""
+    return [block.first for block in find_rotations(names, QUATERNIONS)]
 
 
 def replace_columns[Column](
