@@ -133,7 +133,7 @@ def test_texts_need_no_quotes(text: str) -> None:
 def test_the_composed_settings_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert dispatch(["collect", "--cfg", "job", "env=stack", "episodes=7"]) == 0
     printed = OmegaConf.create(capsys.readouterr().out)
-    assert (printed.episodes, printed.env.task) == (7, "Stack")
+    assert (printed.episodes, printed.env.task, printed.env.variation) == (7, "Stack", "none")
 
 
 @pytest.mark.parametrize(("words", "message"), BAD_INPUT, ids=[words for words, _ in BAD_INPUT])

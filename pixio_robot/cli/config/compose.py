@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import enum
 import math
 import re
 import signal
@@ -22,6 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from pixio_robot.choice import option_name
 from pixio_robot.cli.config.cluster import (
     cluster_job,
     is_cluster_job,
@@ -125,6 +127,15 @@ def _refuse_infinite(value: Any, key: str = "") -> None:
         raise UserError(f"{key} = {value} must be a finite number.")
 
 
+def _as_typed(value: Any) -> Any:
+    """The value, with members of enumerations as they are typed on a command line."""
+    if isinstance(value, dict):
+        return {key: _as_typed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_as_typed(item) for item in value]
+    return option_name(value) if isinstance(value, enum.Enum) else value
+
+
 def run_command_line(command: str, schema: type, function: Callable[[Any], int], arguments: list[str]) -> int:
     """Entry point of every command: help, `--cfg`, a single run, or a Hydra sweep (`-m`, with any launcher)."""
     if "-h" in arguments or "--help" in arguments:
@@ -135,7 +146,7 @@ def run_command_line(command: str, schema: type, function: Callable[[Any], int],
     if "--cfg" in arguments:
         words = [word for word in arguments if word not in ("--cfg", "job")]
         with _hydra_with_readable_errors(command, schema, words):
-            print(OmegaConf.to_yaml(_compose(command, words)), end="")
+            print(OmegaConf.to_yaml(_as_typed(OmegaConf.to_container(_compose(command, words)))), end="")
         return 0
     return function(load_settings(command, schema, arguments))
 
