@@ -19,6 +19,7 @@ from pixio_robot.errors import UserError
 
 TEMPORARY_PREFIX = ".tmp-"
 _REPLACED = ".replaced"
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _FLUSHED_AT_ONCE, _LISTED_AT_ONCE = 16, 1024
 
 
@@ -42,15 +43,25 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the error of whichever library means that the disk, or the user's quota, is full.
+
+    Some handle the system's error when they raise their own (torch.save), the others contain its words (safetensors,
+    and torch.distributed.checkpoint, whose error is not an Exception).
+    """
+    causes = (error, error.__context__)
+    if any(isinstance(cause, OSError) and cause.errno in _DISK_FULL for cause in causes):
+        return True
+    return any(os.strerror(number) in str(error) for number in _DISK_FULL)
+
+
 @contextlib.contextmanager
 def disk_full_as_user_error(path: Path) -> Iterator[None]:
     """Turn a full disk into a UserError while `path` is written; the caller must discard the partial output."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        # torch.save raises an error of its own while it handles the system's.
-        cause = error if isinstance(error, OSError) else error.__context__
-        if not (isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)):
+    except BaseException as error:
+        if isinstance(error, UserError) or not is_disk_full(error):
             raise
         raise UserError(
             f"No space left on the disk while writing {path}. The incomplete output was removed; "

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from pixio_robot.errors import UserError
 from pixio_robot.files import (
@@ -183,6 +184,25 @@ def test_a_full_disk_is_explained_when_torch_meets_it(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="another"), atomic_file(tmp_path / "m.pth"):
         raise RuntimeError("another")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("library", [SafetensorError, type("CheckpointException", (BaseException,), {})])
+@pytest.mark.parametrize("words", ["No space left on device (os error 28)", "rank 0: [Errno 122] Disk quota exceeded"])
+def test_a_full_disk_is_explained_when_another_library_meets_it(tmp_path: Path, library, words: str) -> None:
+    with (
+        pytest.raises(UserError, match=f"No space left on the disk while writing {tmp_path / 'm'}"),
+        atomic_directory(tmp_path / "m"),
+    ):
+        raise library(f"Error while serializing: {words}")
+    assert names(tmp_path) == []
+
+
+def test_what_was_said_of_a_full_disk_stays(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^said\.$"), atomic_directory(tmp_path / "m"):
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise UserError("said.") from error
 
 
 def test_files_are_found_below_folders_but_not_in_stores(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pixio_robot.cli.signals import INTERRUPTED, SignalInterrupt, signals_raise_interrupt
 from pixio_robot.cli.stages.stage import remember_command
 from pixio_robot.errors import UserError, printable, unknown_name
+from pixio_robot.files import is_disk_full
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,7 @@ def main() -> int:
 
 def _disk_error_message(error: BaseException) -> str | None:
     """The message for a full disk or a missing permission; None for other errors."""
-    # Each library raises its own exception for a full disk, but all contain the system's message; that of
-    # torch.distributed.checkpoint is not an Exception.
-    if os.strerror(errno.ENOSPC) in str(error):
+    if is_disk_full(error):
         return "The disk is full. Free some space and run the same command again."
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename:
         return f"{error.strerror}: {error.filename}. Choose another folder or fix its permissions."
