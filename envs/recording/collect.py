@@ -19,6 +19,7 @@ from envs.recording.episodes import record_seed
 from envs.recording.takeovers import Takeovers
 from envs.simulator_imports import load_mujoco
 from envs.spec import make_env_spec
+from pixio_robot.data.demos.spec_differences import describe_other_version
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number
@@ -98,8 +99,8 @@ def collect(env_config: EnvConfig, config: CollectConfig, takeovers: Takeovers |
     overridden = f", takeovers {takeovers.probability} of policy {takeovers.fingerprint}" if takeovers else ""
     spec = dataclasses.replace(env_spec, source=f"scripted expert, {config.disturbance}{overridden}; {env_spec.source}")
     store, failed = _open_store(out, spec, settings, config.overwrite)
-    if len(store) and (before := store.spec.simulator_version) != (now := spec.simulator_version):
-        print(f"collect: the episodes in {out} are of {before}, and further ones of {now}: they may look different")
+    if len(store) and (note := describe_other_version(str(out), store.spec, spec)):
+        print(f"collect: {note}")
     next_seed = max([config.first_seed - 1, *store.seeds, *failed]) + 1
     with (
         Progress(f"collect {env_config.task}", config.episodes, done=len(store)) as progress,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pixio_robot.data.demos.spec_differences import describe_other_version
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError
 from pixio_robot.evaluation.results import EvaluatedPolicy
@@ -63,6 +64,12 @@ class DemoRecorder:
     def missing_seeds(self, seeds: Iterable[int]) -> list[int]:
         """The seeds whose episodes are not in the store."""
         return [seed for seed in seeds if seed not in self._recorded_seeds]
+
+    def describe_other_version(self) -> str:
+        """Note on earlier episodes of another version of the simulator; empty if there are none."""
+        if self._store is None or not len(self._store):
+            return ""
+        return describe_other_version(str(self._store.path), self._store.spec, self._spec)
 
     def begin(self, seed: int) -> bool:
         if seed in self._recorded_seeds:

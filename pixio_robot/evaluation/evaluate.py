@@ -133,6 +133,8 @@ def _make_demo_recorder(
             f"{len(missing)} episodes in {directory} were played without being recorded to record={record}, for "
             f"example seed {missing[0]}. Use another output directory to play and record them again."
         )
+    if note := recorder.describe_other_version():
+        print(f"evaluate: {note}")
     return recorder
 
 

@@ -83,6 +83,18 @@ def test_another_policys_episodes_are_not_mixed_in(line_pool, seeking_actor, tmp
             evaluate(line_pool(4), seeking_actor(), again, CONFIG, tmp_path / "c", record=tmp_path / "demos")
 
 
+def test_further_episodes_of_another_version_of_the_simulator_are_told(
+    line_pool, seeking_actor, make_spec, tmp_path, monkeypatch, capsys
+):
+    evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path / "a", record=tmp_path / "demos")
+    assert "look different" not in capsys.readouterr().out
+    pool = line_pool(4)
+    pool.spec = dataclasses.replace(pool.spec, simulator_version="line 2.0")
+    more = dataclasses.replace(CONFIG, first_seed=CONFIG.first_seed + CONFIG.episodes)
+    evaluate(pool, seeking_actor(), POLICY, more, tmp_path / "b", record=tmp_path / "demos")
+    assert f"the episodes in {tmp_path / 'demos'} are of " in capsys.readouterr().out
+
+
 def test_a_store_of_another_environment_is_refused(line_pool, seeking_actor, make_spec, tmp_path):
     DemoStore.create(tmp_path / "demos", make_spec(task="Other"))
     with pytest.raises(UserError, match="different demonstrations: task"):

@@ -54,6 +54,16 @@ def describe_differences(one: DemoSpec, other: DemoSpec, a: str, b: str) -> str:
     return f"{'; '.join(differences.values())}. {' '.join(hints)}" if differences else ""
 
 
+def describe_other_version(what: str, before: DemoSpec, now: DemoSpec) -> str:
+    """Note for further episodes of `what`, a store, from another version of the simulator; empty if it is the same."""
+    if before.simulator_version == now.simulator_version:
+        return ""
+    return (
+        f"the episodes in {what} are of {before.simulator_version}, and further ones of {now.simulator_version}: they "
+        "may look different"
+    )
+
+
 def _only(mine: Sequence[str], theirs: Sequence[str], a: str, b: str) -> str:
     parts = [
         f"only {who} has {', '.join(extra)}"
