@@ -222,7 +222,15 @@ def _run(command: EvaluateCommand) -> int:
         inputs["env.task"] = command.env.task.removeprefix(ROBOMIMIC_PREFIX)
     if command.stop.rule is StopRule.VERSUS:
         inputs["stop.versus"] = str(Path(command.stop.versus or "") / EPISODES)
-    stage = Stage("evaluate", command.out, command, inputs, overwrite=command.overwrite)
+    stage = Stage(
+        "evaluate",
+        command.out,
+        command,
+        inputs,
+        overwrite=command.overwrite,
+        may_grow=("episodes",),
+        grows_in_place=True,
+    )
     return run_stage(stage, lambda: _evaluate(command))
 
 

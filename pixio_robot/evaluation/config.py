@@ -17,7 +17,8 @@ class EvaluateConfig:
     """How a policy is evaluated. The default seeds lie far above the usual seeds of demonstrations."""
 
     episodes: int = number(100, at_least=1)
-    """Number of episodes. With 100, the 95 % interval around a success rate near 50 % is about +-10 points."""
+    """Number of episodes. With 100, the 95 % interval around a success rate near 50 % is about +-10 points. A finished
+    evaluation is continued with a larger number."""
     first_seed: int = number(100_000, at_least=0)
     """Episode i uses seed `first_seed + i`. These seeds must not have been used to collect demonstrations."""
     seeds: list[int] = number([], at_least=0)

@@ -82,6 +82,22 @@ def test_every_checkpoint_and_the_last_one_is_the_policy(run: Path) -> None:
     assert "Best of 3" in (run / "report.html").read_text()
 
 
+def test_a_finished_evaluation_goes_on_with_more_episodes(run: Path) -> None:
+    words = ["seeds=[]", "first_seed=300000"]
+    whole = evaluate(run, "whole", *words, "episodes=5")
+    grown = evaluate(run, "grown", *words, "episodes=2")
+    evaluate(run, "grown", *words, "episodes=5")
+    assert read_episodes(grown) == read_episodes(whole)
+    once, twice = read_summary(whole), read_summary(grown)
+    assert (twice.resumed_episodes, twice.seeds) == (2, once.seeds)
+    assert (twice.rate, twice.low, twice.high) == (once.rate, once.low, once.high)
+    assert [path.name for path in sorted((grown / "videos").iterdir())] == [
+        path.name for path in sorted((whole / "videos").iterdir())
+    ]
+    with pytest.raises(UserError, match="episodes: 5 then, 3 now"):
+        evaluate(run, "grown", *words, "episodes=3")
+
+
 def test_other_noise_says_nothing_new_of_a_policy_that_draws_none(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
