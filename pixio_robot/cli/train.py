@@ -70,7 +70,7 @@ class TrainCommand(DataSettings, ImitateConfig, StageSettings):
     features_dtype: str = one_of("float32", FEATURES_DTYPES)
     """Precision in which the features to cache are computed. `bfloat16` takes half the time on a CPU with instructions
     for it (avx512_bf16 in /proc/cpuinfo); on other CPUs it may be slower. The policy acts in float32, from which such
-    features differ by some 0.5 %."""
+    features differ by about 1 % (docs/design.md)."""
     initial_policy: str | None = None
     """Trained policy of the same shape to start from, such as one trained on the frozen encoder before fine-tuning it,
     as an untrained head distorts the features (Kumar et al. 2022, arXiv 2202.10054). Its training episodes are not
