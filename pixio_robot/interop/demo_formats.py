@@ -16,6 +16,7 @@ from typing import Any, Protocol, cast
 
 from pixio_robot.data.demos.atomic_commit import STAGING, check_new, commit_by_rename
 from pixio_robot.data.demos.editing.rewrite import NewStore, write_stores
+from pixio_robot.data.demos.root_metadata import read_root_attributes
 from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.errors import UserError, unknown_name
 from pixio_robot.files import disk_full_as_user_error, staging_directory
@@ -116,10 +117,19 @@ def detect_format(path: Path) -> ImportFormat:
     if len(matching) != 1:
         damaged = ", or damaged" if path.is_file() else ""
         what = f"may be {' or '.join(matching)}" if matching else f"is not in a known format{damaged}"
+        if not matching and _is_store(path):
+            raise UserError(f"{path} is a demonstration store already, and needs no import: `train data={path}`.")
         if not matching and (inside := _find_inside(path)):
             raise UserError(f"{path} {what}, but {inside} is: import that.")
         raise UserError(f"{path} {what}; choose one with format={'|'.join(matching or MODULES)}.")
     return load_import_format(matching[0])
+
+
+def _is_store(path: Path) -> bool:
+    try:
+        return bool(read_root_attributes(path))
+    except UserError:
+        return False
 
 
 def _find_inside(path: Path) -> Path | None:

@@ -346,6 +346,7 @@ def test_the_command_guesses_the_format_and_refuses_what_exists(
         (("export", str(tmp_path / "s"), "out=x", "format=lerobt"), "Did you mean 'lerobot'"),
         (("export", str(tmp_path / "s"), "out=x", "format=lerobot", "image=png"), "Did you mean 'images'"),
         (("import", str(tmp_path), f"out={tmp_path / 'x'}"), "not in a known format"),
+        (("import", str(tmp_path / "s"), f"out={tmp_path / 'x'}"), "is a demonstration store already"),
         (("import", str(foreign)), "needs out="),
     ):
         code, text = run(*words)

@@ -19,7 +19,7 @@ class Action:
 
 
 FORMATS = "LeRobot, robomimic, diffusion_policy, or folders of npz and mp4"
-IMPORTED = f"ALOHA, LIBERO, {FORMATS}"
+IMPORTED = f"ALOHA, CortexBench, LIBERO, ManiSkill, {FORMATS}"
 ACTIONS_WITH_OWN_HELP = ("import", "export")
 """Actions that print their own help, with the settings of every format."""
 
