@@ -329,6 +329,9 @@ class Policy(Protocol):
 class TrainablePolicy(Policy, Protocol):
     """What training needs of a policy besides."""
 
+    goals: Mapping[str, Sequence[float]]
+    """What the policy is told of each task (`Observation.goal`); empty if it is told nothing."""
+
     @property
     def encoders(self) -> Sequence[nn.Module]:
         """The image encoders among its modules: none, one for all cameras, or one for each."""

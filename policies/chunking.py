@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pixio_robot.data.actions.pose_columns import find_quaternions
+from pixio_robot.data.actions.pose_columns import find_quaternion_columns
 from pixio_robot.errors import UserError
 from pixio_robot.observation_checks import check_actions
 from pixio_robot.receding_horizon import RecedingHorizon, check_execute
@@ -73,7 +73,7 @@ class ChunkedActor:
         self._device = torch.device(device)
         self._batch_size = batch_size
         self._ensemble_weight = ensemble_weight
-        self._quaternions = find_quaternions(policy.spec.action_names)
+        self._quaternions = find_quaternion_columns(policy.spec.action_names)
         self._goal = goal
         self._noise_seed = noise_seed
         self._slots: dict[int, _EpisodeState] = {}

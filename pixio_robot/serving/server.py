@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pixio_robot.data.actions.pose_columns import find_quaternions
+from pixio_robot.data.actions.pose_columns import find_quaternion_columns
 from pixio_robot.errors import UserError
 from pixio_robot.fields import check_fields, number
 from pixio_robot.observation_checks import check_actions, check_observation, check_task
@@ -162,7 +162,7 @@ class PolicyServer:
             "observation_steps": served.observation_steps,
             "execute": served.execute,
             "ensemble_weight": served.ensemble_weight,
-            "quaternions": find_quaternions(served.spec.action_names),
+            "quaternions": find_quaternion_columns(served.spec.action_names),
             "tasks": list(served.tasks),
             "state_range": None if served.state_range is None else [list(ends) for ends in served.state_range],
         }

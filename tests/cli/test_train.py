@@ -299,8 +299,11 @@ def test_one_policy_for_two_tasks_is_told_which(demos: Path, other_task: Path, t
                 both.append(dataclasses.replace(store.episode(number), info={"task": store.spec.task}))
         data, settings = str(tmp_path / "both"), []
     out = run(data, tmp_path / "run", *settings, "optim.lr=1e-2", "loop.steps=20")
-    policy = load_policy(out / "model")
+    policy, measured = load_policy(out / "model"), metrics(out)
     assert policy.goals == {"Test": [1.0, 0.0], "Other": [0.0, 1.0]}
+    by_task = [value for name, value in measured.items() if name.startswith("validation_task_error/")]
+    assert len(by_task) == stores, "of a single store, the one episode that is held out is of one task"
+    assert min(by_task) - 1e-5 < measured["validation_action_error"] < max(by_task) + 1e-5
     target = finished_policy(str(out), "x")
     frame = Frame(
         {name: np.zeros((camera.height, camera.width, 3), np.uint8) for name, camera in SPEC.cameras.items()},

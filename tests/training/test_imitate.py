@@ -14,9 +14,10 @@ from pixio_robot.data.demos.store import DemoStore
 from pixio_robot.data.loading import DemoBatches, DemoWindows
 from pixio_robot.errors import UserError
 from pixio_robot.training.distributed.processes import Processes
+from pixio_robot.training.distributed.strategy import DistributedModel
 from pixio_robot.training.imitate import ImitateConfig, imitate
 from pixio_robot.training.imitation.encoders import encoder_lr_scales, named_encoders
-from pixio_robot.training.imitation.validation import action_errors
+from pixio_robot.training.imitation.validation import Validation, sum_distances
 from pixio_robot.training.imitation.weighting import weight_batches
 from pixio_robot.training.loop import LoopConfig
 from pixio_robot.training.optim import OptimConfig
@@ -40,6 +41,7 @@ class ClassTokenPolicy(nn.Module):
     def __init__(self, spec: DemoSpec, frozen: bool) -> None:
         super().__init__()
         self.spec, self.observation_steps, self.horizon, self.cameras = spec, 2, HORIZON, ["front"]
+        self.goals = {}
         self.conditioning = Conditioning()
         self.conditioning.encoder.requires_grad_(not frozen)
         self.dropout = nn.Dropout(0.1)
@@ -261,7 +263,58 @@ def test_action_error_ignores_padding():
     batch = Batch(Observation({}, torch.zeros(1, 1, 1)), actions, ignored)
     later = actions[:, 1:] + torch.tensor([1.0, 3.0])
     later[:, 2] = 100.0  # padded
-    assert action_errors(later, batch).tolist() == pytest.approx([1.0, 3.0])
+    distances, steps = sum_distances(later, batch)
+    assert (distances.tolist(), steps.tolist()) == ([[2.0, 6.0]], [2.0])
+
+
+class ToldTask(nn.Module):
+    """Errs by 1 in x and 3 in y in the first of its tasks, and by 10 times that in the second."""
+
+    def __init__(self):
+        super().__init__()
+        self.goals = {"push": [1.0, 0.0], "pick it up": [0.0, 1.0], "held out nowhere": [1.0, 1.0]}
+        self.spec = dataclasses.replace(SPEC, action_names=("x [m]", "y [m]"))
+
+    def forward(self, batch, seeds=None):
+        if seeds is None:
+            return torch.tensor(0.5), {}
+        errors = torch.tensor([1.0, 3.0]) * (batch.observation.goal @ torch.tensor([1.0, 10.0]))[:, None, None]
+        return batch.actions - errors
+
+    def real_share(self, batch):
+        return (~batch.ignored).float().mean()
+
+
+class OneBatch:
+    def __init__(self, batch):
+        self.batch = batch
+
+    def __next__(self):
+        return self.batch
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+def test_the_error_of_every_task_is_that_of_its_steps():
+    policy, device = ToldTask(), torch.device("cpu")
+    goals = torch.tensor([policy.goals[task] for task in ("push", "pick it up", "push")])
+    ignored = torch.tensor([[False, False], [False, True], [False, False]])
+    batch = Batch(Observation({}, torch.zeros(3, 1, 1), goal=goals), torch.zeros(3, 2, 2), ignored)
+    found = Validation(policy, DistributedModel(policy), OneBatch(batch), 1, LoopConfig(), device)(1)
+    assert found == pytest.approx(
+        {
+            "validation_loss": 0.5,
+            "validation_action_error": (4 * 2 + 20) / 5,
+            "validation_action_error/x [m]": (4 * 1 + 10) / 5,
+            "validation_action_error/y [m]": (4 * 3 + 30) / 5,
+            "validation_task_error/push": 2,
+            "validation_task_error/pick it up": 20,
+        }
+    )
 
 
 def test_mistakes_are_named(store, tmp_path):

@@ -152,7 +152,7 @@ def find_rotations(names: Sequence[str], forms: Collection[str]) -> list[PoseCol
         return []
 
 
-def find_quaternions(names: Sequence[str]) -> list[int]:
+def find_quaternion_columns(names: Sequence[str]) -> list[int]:
     """The number of the first column of each quaternion."""
     return [block.first for block in find_rotations(names, QUATERNIONS)]
 

@@ -15,6 +15,8 @@ HELD_OUT = {"validation_loss": "loss", "validation_action_error": "action error"
 """Measurements on held-out data in metrics.jsonl, and what the report calls them."""
 ACTION_ERRORS = "validation_action_error/"
 """Prefix of the error of one dimension of the actions."""
+TASK_ERRORS = "validation_task_error/"
+"""Prefix of the error on one task of several."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,8 @@ class Curve:
     """What was measured on held-out data, by `HELD_OUT` and step; only finite values."""
     action_errors: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """The last error of every dimension of the actions, by its name with unit."""
+    task_errors: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """The last error on every task of a policy of several."""
 
 
 def read_curve(path: Path) -> Curve | None:
@@ -49,13 +53,19 @@ def read_curve(path: Path) -> Curve | None:
         losses=[loss if math.isfinite(loss) else math.nan for loss in points.values()],
         seconds=seconds,
         held_out={label: by_step for label, by_step in finite.items() if by_step},
-        action_errors={
-            name.removeprefix(ACTION_ERRORS): value
-            for line in lines
-            for name, value in line.items()
-            if name.startswith(ACTION_ERRORS) and value is not None
-        },
+        action_errors=_last_by_name(lines, ACTION_ERRORS),
+        task_errors=_last_by_name(lines, TASK_ERRORS),
     )
+
+
+def _last_by_name(lines: Sequence[Mapping[str, Any]], prefix: str) -> dict[str, float]:
+    """The last value of every metric with this prefix, by the rest of its name."""
+    return {
+        name.removeprefix(prefix): value
+        for line in lines
+        for name, value in line.items()
+        if name.startswith(prefix) and value is not None
+    }
 
 
 def _by_step(lines: Sequence[Mapping[str, Any]], name: str) -> dict[int, float]:

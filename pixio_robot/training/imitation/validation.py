@@ -16,11 +16,13 @@ from pixio_robot.training.monitoring.metrics import MetricBuffer, average_metric
 from pixio_robot.types import Batch, TrainablePolicy
 
 VALIDATION_SEED = 0
+_LEAST_STEPS = 1e-9
+"""Avoids division by zero where all steps are ignored."""
 
 
 class Validation:
-    """Loss and action error on the same windows with the same noise every time. For losses that draw noise, it differs
-    with the number of processes."""
+    """Loss and action error, by dimension and by task, on the same windows with the same noise every time. For losses
+    that draw noise, it differs with the number of processes."""
 
     def __init__(
         self,
@@ -48,30 +50,43 @@ class Validation:
             for name, value in {**metrics, "loss": loss}.items():
                 buffer.add(f"validation_{name}", value * weight)
             if index == 0:
-                errors_a = self._action_errors(batch, processes)
-                buffer.add("validation_action_error", errors_a.mean())
-                for name, error in zip(self._policy.spec.action_names, errors_a, strict=True):
-                    buffer.add(f"validation_action_error/{name}", error)
+                for name, error in self._action_errors(batch, processes).items():
+                    buffer.add(name, error)
         buffer.average(processes)
         return average_metrics(buffer.fetch())
 
-    def _action_errors(self, batch: Batch, processes: Processes) -> Tensor:
-        """`action_errors` (a,) of the policy, weighted so that the mean over processes is that over all steps."""
+    def _action_errors(self, batch: Batch, processes: Processes) -> dict[str, Tensor]:
+        """Mean distance to the demonstrated actions, overall, by dimension (in its own unit) and by task.
+
+        Sums are divided by the number of steps of an average process, so that the mean over processes is that over all
+        steps.
+        """
         rows = len(batch.actions)
         seeds = range(processes.rank * rows, (processes.rank + 1) * rows)
         # Blocks that are gathered in half precision need autocast.
         with self._loop.autocast(self._device) if self._model.sharded else contextlib.nullcontext():
             actions_bna = self._model.module(batch, seeds=list(seeds)).float()
-        real_steps = (~batch.ignored[:, -actions_bna.shape[1] :]).float().sum()
-        return action_errors(actions_bna, batch) * relative_weight(real_steps, processes)
+        distances_ba, steps_b = sum_distances(actions_bna, batch)
+        errors_a = distances_ba.sum(0) / processes.all_reduce_mean(steps_b.sum()).clamp(min=_LEAST_STEPS)
+        errors = {f"/{name}": error for name, error in zip(self._policy.spec.action_names, errors_a, strict=True)}
+        named = {f"validation_action_error{name}": error for name, error in {"": errors_a.mean(), **errors}.items()}
+        if (goal_bg := batch.observation.goal) is None:
+            return named
+        goals_tg = torch.tensor(list(self._policy.goals.values()), dtype=goal_bg.dtype, device=goal_bg.device)
+        of_task_tb = (goals_tg[:, None] == goal_bg).all(-1).float()
+        steps_t = processes.all_reduce_mean((of_task_tb * steps_b).sum(-1))
+        errors_t = (of_task_tb * distances_ba.mean(-1)).sum(-1) / steps_t.clamp(min=_LEAST_STEPS)
+        of_tasks = zip(self._policy.goals, errors_t, steps_t.tolist(), strict=True)
+        return named | {f"validation_task_error/{task}": error for task, error, steps in of_tasks if steps}
 
 
-def action_errors(actions_bna: Tensor, batch: Batch) -> Tensor:
-    """Mean absolute error of every dimension of the actions (a,), in its own unit, over the steps that are not ignored.
+def sum_distances(actions_bna: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Sums over the steps of each row that are not ignored: of the absolute error of every dimension of the actions
+    (b, a), and their number (b,).
 
     The policy returns the last n steps of the chunk that it is trained on.
     """
     n = actions_bna.shape[1]
-    real_bn1 = (~batch.ignored[:, -n:])[:, :, None]
-    distance_bna = (actions_bna - batch.actions[:, -n:]).abs() * real_bn1
-    return distance_bna.sum(dim=(0, 1)) / real_bn1.sum().clamp(min=1)
+    real_bn = (~batch.ignored[:, -n:]).float()
+    distances_bna = (actions_bna - batch.actions[:, -n:]).abs()
+    return (distances_bna * real_bn[:, :, None]).sum(1), real_bn.sum(1)

@@ -80,6 +80,7 @@ def whole_run(tmp_path_factory, line_pool, seeking_actor):
             measured = ((50, 0.25, 0.125), (100, 0.0625, 0.09), (199, 0.07, 0.0812))
             lines += [{"step": i, "validation_loss": a, "validation_action_error": b} for i, a, b in measured]
             lines[-1] |= {"validation_action_error/eef_pos.x [m]": 0.0123, "validation_action_error/gripper": 0.15}
+            lines[-1] |= {"validation_task_error/open the drawer": 0.0456}
         (root / part / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (root / "pretrain" / "panels").mkdir()
     for step in range(0, 1000, 100):
@@ -438,6 +439,7 @@ def test_what_was_measured_on_held_out_data_is_drawn_and_told(run_dir):
     assert f"| bc_pixio | 199 | 20 s | 0.005025 | {told} |" in markdown
     assert "| bc_random | 199 | 20 s | 0.005025 | – |" in markdown
     assert "<dt>eef_pos.x [m]</dt><dd>0.0123</dd><dt>gripper</dt><dd>0.15</dd>" in page
+    assert "<dt>open the drawer</dt><dd>0.0456</dd>" in page
     shutil.rmtree(run_dir / "evaluations")
     assert headlines(collect_inputs(run_dir)) == [
         "No policy has been evaluated yet.",
