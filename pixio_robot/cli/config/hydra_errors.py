@@ -11,15 +11,14 @@ from typing import Any
 
 from hydra.errors import OverrideParseException
 
-from pixio_robot.choice import Choice
 from pixio_robot.cli.config.foreign_settings import equivalent_note, find_equivalent_setting
 from pixio_robot.cli.config.help import group_options
 from pixio_robot.cli.config.overrides import config_directory
+from pixio_robot.cli.config.value_errors import explain_wrong_value
 from pixio_robot.errors import UserError, unknown_name
 
 _UNQUOTABLE = re.compile(r"[^A-Za-z0-9_\s/.,:\[\]{}\"'$%*@?|+\\-]")
 """Characters that Hydra does not read outside of quotes."""
-_KINDS = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}
 
 
 def to_user_error(error: Exception, command: str, valid_keys: list[str], words: Sequence[str]) -> UserError:
@@ -56,39 +55,14 @@ def to_user_error(error: Exception, command: str, valid_keys: list[str], words: 
         return UserError(
             f"{key} takes one value. Add -m to run `{command}` with each of {values}, or pass a list: [{values}]."
         )
-    no_option = re.search(r"Invalid value '(.*)', expected one of \[(.*)\]", first)
-    if no_option and full_key:
-        names = no_option[2].split(", ")
-        if any(names == list(kind.__members__) for kind in Choice.__subclasses__()):
-            names = [name.lower() for name in names]
-        return UserError(f"{unknown_name(full_key, no_option[1], names)}{config_file}")
-    if full_key and (needed := _needed_kind(full_key, lines, valid_keys)):
-        return UserError(f"{needed}{config_file}")
+    if full_key and (explained := explain_wrong_value(full_key, first, lines, valid_keys)):
+        return UserError(f"{explained}{config_file}")
     missing_group = re.search(r"Could not find '([^']+)'", text)
     if missing_group and "/" in missing_group.group(1):
         group, _, name = missing_group.group(1).rpartition("/")
         return unknown_name(group, name, group_options(config_directory(), group))
     where = f" (setting {full_key!r})" if full_key else ""
     return UserError(f"{first}{where}{config_file}")
-
-
-def _needed_kind(key: str, lines: Sequence[str], valid_keys: Sequence[str]) -> str:
-    """What a setting takes that was given another kind of value; empty for errors about other things."""
-    first = lines[0]
-    if number := re.search(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", first):
-        return f"{key}={number[1]} must be {_KINDS[number[2]]}." if number[2] in _KINDS else ""
-    merged = "Cannot merge DictConfig with" in first
-    if "is not a ListConfig" in first or (merged and any(re.search(r"reference_type=.*\bList\[", x) for x in lines)):
-        return f"{key} takes a list: {key}=[A] or {key}=[A,B]."
-    inside = [name for name in valid_keys if name.rpartition(".")[0] == key]
-    given = re.search(r"is not a subclass of \w+\. value: (.*)", first)
-    if not inside or not (given or merged):
-        return f"{key} takes a mapping: {key}='{{KEY: VALUE}}'." if merged or "to Dict[" in first else ""
-    group = key.rpartition(".")[2]
-    if given and given[1] in group_options(config_directory(), group):
-        return f"{key} is a group of settings: choose one with {group}@{key}={given[1]}."
-    hint = f" Did you mean {key}.name={given[1]}?" if given and f"{key}.name" in inside else ""
-    return f"{key} is a group of settings: {', '.join(inside)}.{hint}"
 
 
 def _unknown_key(
