@@ -97,6 +97,8 @@ BAD_INPUT = [
     ("collect success_only=maybe", "success_only=maybe must be true or false."),
     ("collect episodes=null", "episodes cannot be null."),
     ("evaluate out=x checkpoint=[a,b]", "checkpoint takes one text, not ['a', 'b']."),
+    ("train out=x encoder=-1", "`train` cannot read encoder=-1: give the name of one option"),
+    ("collect env=[1]", "`collect` cannot read env=[1]: give the name of one option"),
     ("train out=x optim=adam", "optim is a group of settings: optim.lr, optim.betas,"),
     ("train out=x policy.conditioning.pooling=patch_mlp", "Did you mean policy.conditioning.pooling.name=patch_mlp?"),
     ("train out=x policy.conditioning.pooling=[patch_mlp]", "is a group of settings: policy.conditioning.pooling.name"),

@@ -71,6 +71,17 @@ def _compose(command: str, arguments: list[str], **options: Any) -> DictConfig:
             f"`{command}` cannot set {' '.join(inside)}: the setting that contains it is null. Set the whole list "
             "instead, such as students=[{encoder: {size: small}, mask: {ratio: 0.5}}]."
         ) from error
+    except (TypeError, ValueError) as error:
+        # So does Hydra for a number in place of an option.
+        chosen = _chosen_options(arguments)
+        if isinstance(error, OmegaConfBaseException) or not chosen:
+            raise
+        raise UserError(f"`{command}` cannot read {' '.join(chosen)}: give the name of one option (--help).") from error
+
+
+def _chosen_options(words: list[str]) -> list[str]:
+    """The words that choose an option of a config group."""
+    return [word for word in words if (config_directory() / word.partition("=")[0]).is_dir()]
 
 
 @contextlib.contextmanager
@@ -86,8 +97,7 @@ def _hydra_with_readable_errors(command: str, schema: type, words: list[str]) ->
 
 def _valid_keys(command: str, words: list[str]) -> list[str]:
     """All settings that exist with the config groups chosen in `words`, or by default if those do not compose."""
-    chosen = [word for word in words if (config_directory() / word.partition("=")[0]).is_dir()]
-    for choice in (chosen, []):
+    for choice in (_chosen_options(words), []):
         with contextlib.suppress(HydraException, OmegaConfBaseException, UserError):
             return _dotted_keys(_compose(command, choice))
     return []
