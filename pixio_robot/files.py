@@ -46,11 +46,11 @@ def _fsync(path: Path) -> None:
 def is_disk_full(error: BaseException) -> bool:
     """Whether the error of whichever library means that the disk, or the user's quota, is full.
 
-    Some handle the system's error when they raise their own (torch.save), the others contain its words (safetensors,
-    and torch.distributed.checkpoint, whose error is not an Exception).
+    torch.save raises a RuntimeError while it handles the system's error. The others contain its words (safetensors, and
+    torch.distributed.checkpoint, whose error is not an Exception).
     """
-    causes = (error, error.__context__)
-    if any(isinstance(cause, OSError) and cause.errno in _DISK_FULL for cause in causes):
+    cause = error.__context__ if isinstance(error, RuntimeError) else error
+    if isinstance(cause, OSError) and cause.errno in _DISK_FULL:
         return True
     return any(os.strerror(number) in str(error) for number in _DISK_FULL)
 
