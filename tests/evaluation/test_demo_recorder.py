@@ -83,9 +83,7 @@ def test_another_policys_episodes_are_not_mixed_in(line_pool, seeking_actor, tmp
             evaluate(line_pool(4), seeking_actor(), again, CONFIG, tmp_path / "c", record=tmp_path / "demos")
 
 
-def test_further_episodes_of_another_version_of_the_simulator_are_told(
-    line_pool, seeking_actor, make_spec, tmp_path, monkeypatch, capsys
-):
+def test_further_episodes_of_another_version_of_the_simulator_are_told(line_pool, seeking_actor, tmp_path, capsys):
     evaluate(line_pool(4), seeking_actor(), POLICY, CONFIG, tmp_path / "a", record=tmp_path / "demos")
     assert "look different" not in capsys.readouterr().out
     pool = line_pool(4)

@@ -457,7 +457,6 @@ def test_sigterm_ends_it_though_a_call_hangs(monkeypatch: pytest.MonkeyPatch) ->
 
 ENDING = """
 import asyncio
-import dataclasses
 import sys
 import threading
 import numpy as np

@@ -9,15 +9,13 @@ from torch import Tensor
 
 from pixio_robot.training.distributed.processes import Processes, current_processes
 from pixio_robot.training.distributed.strategy import DistributedModel
-from pixio_robot.training.imitation.weighting import relative_weight
+from pixio_robot.training.imitation.weighting import LEAST_SHARE, relative_weight
 from pixio_robot.training.job import BatchStream
 from pixio_robot.training.loop import LoopConfig
 from pixio_robot.training.monitoring.metrics import MetricBuffer, average_metrics
 from pixio_robot.types import Batch, TrainablePolicy
 
 VALIDATION_SEED = 0
-_LEAST_STEPS = 1e-9
-"""Avoids division by zero where all steps are ignored."""
 
 
 class Validation:
@@ -67,7 +65,7 @@ class Validation:
         with self._loop.autocast(self._device) if self._model.sharded else contextlib.nullcontext():
             actions_bna = self._model.module(batch, seeds=list(seeds)).float()
         distances_ba, steps_b = sum_distances(actions_bna, batch)
-        errors_a = distances_ba.sum(0) / processes.all_reduce_mean(steps_b.sum()).clamp(min=_LEAST_STEPS)
+        errors_a = distances_ba.sum(0) / processes.all_reduce_mean(steps_b.sum()).clamp(min=LEAST_SHARE)
         errors = {f"/{name}": error for name, error in zip(self._policy.spec.action_names, errors_a, strict=True)}
         named = {f"validation_action_error{name}": error for name, error in {"": errors_a.mean(), **errors}.items()}
         if (goal_bg := batch.observation.goal) is None:
@@ -75,7 +73,7 @@ class Validation:
         goals_tg = torch.tensor(list(self._policy.goals.values()), dtype=goal_bg.dtype, device=goal_bg.device)
         of_task_tb = (goals_tg[:, None] == goal_bg).all(-1).float()
         steps_t = processes.all_reduce_mean((of_task_tb * steps_b).sum(-1))
-        errors_t = (of_task_tb * distances_ba.mean(-1)).sum(-1) / steps_t.clamp(min=_LEAST_STEPS)
+        errors_t = (of_task_tb * distances_ba.mean(-1)).sum(-1) / steps_t.clamp(min=LEAST_SHARE)
         of_tasks = zip(self._policy.goals, errors_t, steps_t.tolist(), strict=True)
         return named | {f"validation_task_error/{task}": error for task, error, steps in of_tasks if steps}
 
